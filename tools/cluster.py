@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Make a PostgreSQL server for a while, in a temporary directory and on a free port.
+
+    tools/cluster.py [--keep] PG_CONFIG -- COMMAND...
+
+runs a command with PGHOST, PGPORT and PGUSER set, then removes the server again, also when
+interrupted. PostgreSQL refuses to run as root: there the server belongs to the user postgres.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+SERVER_USER = "postgres"
+
+# On Unix sockets everyone is trusted; on the network a password is asked for.
+HBA = """
+local all all trust
+host all all 127.0.0.1/32 scram-sha-256
+host all all ::1/128 scram-sha-256
+"""
+
+SETTINGS = {
+    "fsync": "off",
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "400",
+    "shared_buffers": "128MB",
+    "log_statement": "none",
+}
+
+
+class Cluster:
+    """A throwaway server.
+
+    Args:
+        pg_config: the program of that name of the PostgreSQL to use.
+        settings: parameters of the server, besides SETTINGS.
+        hba: lines to put before those of HBA.
+    """
+
+    def __init__(
+        self,
+        pg_config: str = "pg_config",
+        settings: Mapping[str, str] | None = None,
+        hba: Iterable[str] = (),
+    ) -> None:
+        bindir = subprocess.check_output([pg_config, "--bindir"], text=True).strip()
+        self.bindir = Path(bindir)
+        self.port = _free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="pmpp-"))
+        self.data = self.directory / "data"
+        self.log = self.directory / "log"
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._hba = [*hba, HBA]
+
+    @property
+    def host(self) -> str:
+        """The directory of the Unix socket."""
+        return str(self.directory)
+
+    def start(self) -> None:
+        """Create the server's files and start it."""
+        if os.getuid() == 0:
+            shutil.chown(self.directory, SERVER_USER)
+        os.chmod(self.directory, 0o755)
+        self._run("initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust",
+                  "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")  # fmt: skip
+        settings = {
+            **self._settings,
+            "port": str(self.port),
+            "unix_socket_directories": str(self.directory),
+        }
+        with open(self.data / "postgresql.conf", "a") as conf:
+            conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+        (self.data / "pg_hba.conf").write_text("\n".join(self._hba))
+        self.control("start")
+
+    def control(self, action: str, *options: str) -> None:
+        """Run pg_ctl: start, stop, restart."""
+        self._run("pg_ctl", action, "--pgdata", str(self.data), "--log", str(self.log),
+                  "--wait", *options)  # fmt: skip
+
+    def remove(self) -> None:
+        """Stop the server and remove its files."""
+        if (self.data / "postmaster.pid").exists():
+            self.control("stop", "--mode=immediate")
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def environment(self) -> dict[str, str]:
+        """Return variables with which libpq finds the server."""
+        return {"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": "postgres"}
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self.bindir / program), *arguments]
+        if os.getuid() == 0:
+            command = ["runuser", "-u", SERVER_USER, "--", *command]
+        done = subprocess.run(
+            command,
+            check=False,
+            cwd=self.directory,
+            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+            # not a pipe: the server would inherit it and keep it open
+            stdin=subprocess.DEVNULL,
+            stdout=(self.directory / "output").open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        if done.returncode:
+            output = (self.directory / "output").read_text()
+            log = self.log.read_text() if self.log.exists() else ""
+            raise RuntimeError(f"{program} failed:\n{output}{log[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command beside a server; return its exit status."""
+    options, command = _split(arguments)
+    keep = "--keep" in options
+    (pg_config,) = [option for option in options if option != "--keep"] or ["pg_config"]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+    cluster = Cluster(pg_config)
+    try:
+        cluster.start()
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+        environment |= cluster.environment()
+        return subprocess.run(command, env=environment, check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if keep:
+            print(f"the server keeps running: psql -h {cluster.host} -p {cluster.port} -U postgres")
+            print(f"to remove it: runuser -u {SERVER_USER} -- {cluster.bindir}/pg_ctl stop "
+                  f"-D {cluster.data}; rm -rf {cluster.directory}")  # fmt: skip
+        else:
+            cluster.remove()
+
+
+def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    if "--" not in arguments:
+        sys.exit(__doc__)
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
