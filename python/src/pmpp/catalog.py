@@ -1,0 +1,186 @@
+"""What pmpp asks the local server, through the `plpy` module that PL/Python provides.
+
+Every name and operator in these statements is qualified: they run under the caller's
+search_path, since that is what the values of a call are converted under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from . import errors
+from .conninfo import Caller, ForeignServer
+from .errors import PmppError
+from .rows import ColumnCast, Values
+
+_CALLER = """
+    select current_user::pg_catalog.text as name,
+           r.rolsuper as is_superuser,
+           pg_catalog.pg_backend_pid() as pid
+      from pg_catalog.pg_roles r
+     where r.rolname operator(pg_catalog.=) current_user
+"""
+
+_WORK_MEM = "select pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as bytes"
+
+# Only superusers can create functions in C, so nobody else's wrapper passes for postgres_fdw.
+_FOREIGN_SERVERS = """
+    select s.srvname::pg_catalog.text as name,
+           w.fdwoptions as wrapper_options,
+           s.srvoptions as server_options,
+           pg_catalog.has_server_privilege(s.oid, 'usage') as has_usage,
+           coalesce(l.lanname operator(pg_catalog.=) 'c'
+                    and v.prosrc operator(pg_catalog.=) 'postgres_fdw_validator', false)
+               as is_postgres_fdw
+      from pg_catalog.pg_foreign_server s
+      join pg_catalog.pg_foreign_data_wrapper w on w.oid operator(pg_catalog.=) s.srvfdw
+      left join pg_catalog.pg_proc v on v.oid operator(pg_catalog.=) w.fdwvalidator
+      left join pg_catalog.pg_language l on l.oid operator(pg_catalog.=) v.prolang
+     where s.srvname::pg_catalog.text operator(pg_catalog.=) any ($1)
+"""
+
+_USER_MAPPING = """
+    select m.umoptions as options
+      from pg_catalog.pg_user_mapping m
+      join pg_catalog.pg_foreign_server s on s.oid operator(pg_catalog.=) m.umserver
+      join pg_catalog.pg_roles r on r.rolname operator(pg_catalog.=) $1
+     where s.srvname operator(pg_catalog.=) $2
+       and m.umuser operator(pg_catalog.=) any (array[r.oid, 0::pg_catalog.oid])
+       and pg_catalog.has_server_privilege(r.oid, s.oid, 'usage')
+     order by m.umuser desc
+     limit 1
+"""
+
+_MANIFEST_OF_JSON = "select pmpp.to_query_manifest_array($1) as manifest"
+
+_CATEGORIES = """
+    select pg_catalog.bool_and(t.typcategory operator(pg_catalog.=) 'S') as all_strings
+      from pg_catalog.pg_type t
+     where t.oid operator(pg_catalog.=) any ($1)
+"""
+
+# The assignment cast from one type to another that is more than reading the text again.
+_ASSIGNMENT_CAST = """
+    with recursive target as (
+        select t.oid, t.typtype, t.typbasetype
+          from pg_catalog.pg_type t where t.oid operator(pg_catalog.=) $2
+        union all
+        select t.oid, t.typtype, t.typbasetype
+          from target d join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) d.typbasetype
+         where d.typtype operator(pg_catalog.=) 'd'
+    )
+    select pg_catalog.format_type(c.castsource, null) as source,
+           pg_catalog.format_type(c.casttarget, null) as target
+      from target t
+      join pg_catalog.pg_cast c on c.casttarget operator(pg_catalog.=) t.oid
+     where t.typtype operator(pg_catalog.<>) 'd'
+       and c.castsource operator(pg_catalog.=) $1
+       and c.castcontext operator(pg_catalog.=) any (array['a', 'i']::pg_catalog."char"[])
+       and c.castmethod operator(pg_catalog.=) 'f'
+"""
+
+_plans: dict[tuple[str, ...], Any] = {}
+
+
+class Catalog:
+    """The local server, as the current user sees it.
+
+    Args:
+        plpy: the module of that name.
+    """
+
+    def __init__(self, plpy: Any) -> None:
+        self._plpy = plpy
+
+    def caller(self) -> Caller:
+        """Return who calls: the current user, not the one who logged in."""
+        (row,) = self._select(_CALLER)
+        return Caller(row["name"], row["is_superuser"], row["pid"])
+
+    def work_mem(self) -> int:
+        """Return the setting work_mem in bytes."""
+        (row,) = self._select(_WORK_MEM)
+        return int(row["bytes"])
+
+    def foreign_servers(self, names: Sequence[str]) -> dict[str, ForeignServer]:
+        """Return those of the names that are foreign servers."""
+        rows = self._select(_FOREIGN_SERVERS, ("pg_catalog.text[]", list(names)))
+        return {
+            row["name"]: ForeignServer(
+                name=row["name"],
+                options={**_options(row["wrapper_options"]), **_options(row["server_options"])},
+                has_usage=row["has_usage"],
+                is_postgres_fdw=row["is_postgres_fdw"],
+            )
+            for row in rows
+        }
+
+    def user_mapping(self, role: str, server: str) -> dict[str, str] | None:
+        """Return the options of the mapping that applies to a role, its own or PUBLIC's.
+
+        None if there is none, or if the role has no USAGE on the server. Only superusers can
+        read this table: it is called with their rights, see `server.read_user_mapping`.
+        """
+        arguments = ("pg_catalog.name", role), ("pg_catalog.name", server)
+        for row in self._select(_USER_MAPPING, *arguments):
+            return _options(row["options"])
+        return None
+
+    def manifest_of_json(self, json: str) -> object:
+        """Return a manifest in JSON as a query_manifest[]."""
+        (row,) = self._select(_MANIFEST_OF_JSON, ("pg_catalog.json", json))
+        return row["manifest"]
+
+    def take_text(self, types: Sequence[int]) -> bool:
+        """Return True if all these types are string types or domains over them."""
+        (row,) = self._select(_CATEGORIES, ("pg_catalog.oid[]", list(types)))
+        return bool(row["all_strings"])
+
+    def assignment_cast(self, source: int, target: int) -> ColumnCast | None:
+        """Return what converts the text of values as an assignment would.
+
+        None if the text can be read as it is, or if there is no such cast.
+        """
+        oids = ("pg_catalog.oid", source), ("pg_catalog.oid", target)
+        for row in self._select(_ASSIGNMENT_CAST, *oids):
+            return partial(
+                self._run_cast,
+                f"select v::{row['source']}::{row['target']}::pg_catalog.text as v "
+                "from pg_catalog.unnest($1) v",
+            )
+        return None
+
+    def check_interrupts(self) -> None:
+        """Raise what the server raises when the call is to end.
+
+        Python waits without looking at the server's flags; running a statement looks at them.
+        """
+        self._select("select 1")
+
+    def _run_cast(self, sql: str, values: Values) -> Values:
+        try:
+            return [row["v"] for row in self._select(sql, ("pg_catalog.text[]", list(values)))]
+        except self._plpy.SPIError as ex:
+            raise local_error(ex) from None
+
+    def _select(self, sql: str, *arguments: tuple[str, object]) -> Any:
+        """Run a statement with typed arguments, prepared once in a session."""
+        types = [name for name, _ in arguments]
+        key = (sql, *types)
+        if key not in _plans:
+            _plans[key] = self._plpy.prepare(sql, types)
+        return self._plpy.execute(_plans[key], [value for _, value in arguments])
+
+
+def local_error(ex: Any) -> PmppError:
+    """Return what the local server raised in a statement of ours, a plpy.SPIError."""
+    _, detail, hint, *_ = getattr(ex, "spidata", None) or (None, None, None)
+    sqlstate = getattr(ex, "sqlstate", None) or errors.INTERNAL_ERROR
+    return PmppError(str(ex), sqlstate=sqlstate, detail=detail, hint=hint)
+
+
+def _options(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Split the options of a catalog row, which are "name=value"."""
+    return dict(pair.split("=", 1) for pair in pairs or ())

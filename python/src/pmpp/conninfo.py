@@ -1,0 +1,249 @@
+"""Where to connect, with which parameters, and whether the caller may.
+
+A connection string is parsed once; what was parsed is checked, and exactly that is connected
+with. No message of this module shows a connection string or a password.
+
+The rule for users who are not superusers is that of dblink and postgres_fdw: the server's
+operating system user has credentials that they must not borrow. So they bring a password of
+their own, and the remote must ask for it (`Target.must_use_password`, checked after connecting).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from psycopg import OperationalError
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
+
+from . import errors
+from .errors import PmppError
+
+# What ordinary users may set in a connection string. A list of what is allowed, since newer
+# versions of libpq know more and more keywords that name files of the server.
+ORDINARY_KEYWORDS = frozenset(
+    [
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "options",
+        "application_name",
+        "fallback_application_name",
+        "client_encoding",
+        "connect_timeout",
+        "tcp_user_timeout",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "target_session_attrs",
+        "load_balance_hosts",
+        "sslmode",
+        "sslnegotiation",
+        "sslsni",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "channel_binding",
+        "require_auth",
+        "gssencmode",
+        "requirepeer",
+    ]
+)
+
+# What a user mapping may set, whoever wrote it. Names of certificate files are taken only from
+# mappings of postgres_fdw, which lets nobody but superusers write them.
+MAPPING_KEYWORDS = frozenset(["user", "password", "password_required"])
+CERTIFICATE_KEYWORDS = frozenset(["sslcert", "sslkey", "sslpassword"])
+
+# A dead network is an error within about a minute, and not a wait for ever.
+DEFAULTS = {
+    "connect_timeout": "30",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+
+# A file that cannot exist, so that libpq does not look for the operating system user's own.
+NO_FILE = "/dev/null/none"
+
+_WORD = re.compile(r"\w[\w$-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: the current user, and the process id of the session."""
+
+    name: str
+    is_superuser: bool
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignServer:
+    """A row of pg_foreign_server with what the caller may know of it.
+
+    Attributes:
+        options: options of the wrapper and of the server.
+        has_usage: True if the caller has USAGE on the server.
+        is_postgres_fdw: True if the wrapper's options are validated by postgres_fdw, so that
+            only superusers can have set password_required and the names of certificates.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(repr=False)
+    has_usage: bool
+    is_postgres_fdw: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one item connects to.
+
+    Attributes:
+        label: how messages show the connection.
+        params: the libpq parameters to connect with.
+        must_use_password: True if the connection is refused unless the remote asked
+            for the password.
+    """
+
+    label: str
+    params: Mapping[str, str] = field(repr=False)
+    must_use_password: bool
+
+
+def from_string(where: str, text: str, caller: Caller) -> Target:
+    """Resolve a connection string or URI.
+
+    Args:
+        where: which item it belongs to, for messages.
+        text: the string.
+        caller: who asks.
+
+    Raises:
+        PmppError: if it cannot be parsed, or the caller may not use it.
+    """
+    params = _parse(where, text)
+    label = _label(params)
+    if not caller.is_superuser:
+        for keyword in params:
+            if keyword not in ORDINARY_KEYWORDS:
+                raise PmppError(
+                    f"{where}: connection parameter {keyword} may only be used by superusers",
+                    sqlstate=errors.INSUFFICIENT_PRIVILEGE,
+                )
+        _require_password(where, label, params)
+    return _target(label, params, caller, must_use_password=not caller.is_superuser)
+
+
+def from_server(
+    where: str, server: ForeignServer, mapping: Mapping[str, str] | None, caller: Caller
+) -> Target:
+    """Resolve the name of a foreign server.
+
+    Args:
+        where: which item names it, for messages.
+        server: the server.
+        mapping: the options of the user mapping that applies to the caller, or None.
+        caller: who asks.
+
+    Raises:
+        PmppError: without USAGE on the server, without a user mapping, and where an ordinary
+            user's mapping has no password and need not do without one.
+    """
+    if not server.has_usage:
+        raise PmppError(
+            f"{where}: permission denied for foreign server {server.name}",
+            sqlstate=errors.INSUFFICIENT_PRIVILEGE,
+        )
+    if mapping is None:
+        raise PmppError(
+            f'{where}: no user mapping of server "{server.name}" applies to "{caller.name}"',
+            sqlstate=errors.UNDEFINED_OBJECT,
+            hint="Use CREATE USER MAPPING to define one.",
+        )
+    label = f'server "{server.name}"'
+    allowed = MAPPING_KEYWORDS
+    if caller.is_superuser or server.is_postgres_fdw:
+        allowed = allowed | CERTIFICATE_KEYWORDS
+    libpq_knows = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    params = {
+        keyword: value
+        for keyword, value in [
+            *server.options.items(),
+            *((k, v) for k, v in mapping.items() if k in allowed),
+        ]
+        if keyword in libpq_knows
+    }
+    may_do_without = server.is_postgres_fdw and _is_false(mapping.get("password_required", ""))
+    must_use_password = not (caller.is_superuser or may_do_without)
+    if must_use_password:
+        _require_password(where, label, params)
+    return _target(label, params, caller, must_use_password=must_use_password)
+
+
+def unknown_connection(where: str, text: str) -> PmppError:
+    """Return the error for a text that is neither a server's name nor a connection string."""
+    shown = f' "{text}"' if _WORD.fullmatch(text) else ""
+    return PmppError(
+        f"{where}: connection{shown} is neither a foreign server nor a valid connection string",
+        sqlstate=errors.INVALID_PARAMETER_VALUE,
+        hint="Write a connection string such as 'host=example.com dbname=shop', a URI such as "
+        "'postgresql://example.com/shop', or the name of a foreign server.",
+    )
+
+
+def _parse(where: str, text: str) -> dict[str, str]:
+    try:
+        options = Conninfo.parse(text.encode())
+    except OperationalError:
+        # libpq's message quotes the string, which may hold a password.
+        raise unknown_connection(where, text) from None
+    return {o.keyword.decode(): o.val.decode() for o in options if o.val is not None}
+
+
+def _require_password(where: str, label: str, params: Mapping[str, str]) -> None:
+    if not params.get("password"):
+        raise PmppError(
+            f"{where}: a password is required to connect to {label}",
+            sqlstate=errors.PROHIBITED_STATEMENT,
+            detail="Users who are not superusers must give a password in the connection string "
+            "or in the user mapping.",
+        )
+
+
+def _target(
+    label: str, params: Mapping[str, str], caller: Caller, *, must_use_password: bool
+) -> Target:
+    full = {**DEFAULTS, "application_name": f"pmpp {caller.pid}", **params}
+    full["client_encoding"] = "UTF8"
+    if not caller.is_superuser:
+        full.setdefault("user", caller.name)
+    if must_use_password:
+        full.setdefault("sslcert", NO_FILE)
+        full.setdefault("sslkey", NO_FILE)
+        full.setdefault("gssencmode", "disable")
+    return Target(label, full, must_use_password)
+
+
+def _label(params: Mapping[str, str]) -> str:
+    """Show where a string leads to, by those of its parts that cannot hold a secret."""
+    shown = {
+        keyword: params[keyword]
+        for keyword in ("host", "hostaddr", "port", "dbname")
+        if params.get(keyword) and not re.search(r"[=@]", params[keyword])
+    }
+    return make_conninfo("", **shown) or "the default host"
+
+
+def _is_false(value: str) -> bool:
+    """Read a boolean as PostgreSQL's option parser does: any case, any unique prefix."""
+    text = value.strip().lower()
+    return text in ("0", "of") or any(
+        text and word.startswith(text) for word in ("false", "no", "off")
+    )

@@ -1,0 +1,86 @@
+"""What a remote server says besides rows: errors and notices."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from psycopg.pq import DiagnosticField, ExecStatus, abc
+
+from . import errors
+from .errors import PmppError
+
+_GOOD = (ExecStatus.TUPLES_OK, ExecStatus.TUPLES_CHUNK, ExecStatus.COMMAND_OK)
+_COPY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
+_SQLSTATE = re.compile(r"(?!00)[0-9A-Z]{5}")
+
+
+class Notice(NamedTuple):
+    """A notice or warning of a remote.
+
+    Attributes:
+        severity: WARNING, NOTICE, INFO, LOG or DEBUG, in English.
+    """
+
+    severity: str
+    message: str
+    detail: str | None
+    hint: str | None
+
+
+def notice(result: abc.PGresult) -> Notice:
+    """Read a notice; libpq lends its result only for the time of a callback."""
+    return Notice(
+        severity=_field(result, DiagnosticField.SEVERITY_NONLOCALIZED) or "NOTICE",
+        message=_field(result, DiagnosticField.MESSAGE_PRIMARY) or "",
+        detail=_field(result, DiagnosticField.MESSAGE_DETAIL),
+        hint=_field(result, DiagnosticField.MESSAGE_HINT),
+    )
+
+
+def check(result: abc.PGresult, where: str, label: str) -> None:
+    """Raise an error unless the result is one that has rows or a command tag.
+
+    Args:
+        result: what came.
+        where: the query it answers, for messages.
+        label: how messages show the connection.
+
+    Raises:
+        PmppError: with the remote's own SQLSTATE, message, detail and hint if it has any.
+    """
+    if result.status in _GOOD:
+        return
+    if result.status == ExecStatus.EMPTY_QUERY:
+        raise PmppError(
+            "the query is empty", sqlstate=errors.INVALID_PARAMETER_VALUE, detail=_sentence(where)
+        )
+    if result.status in _COPY:
+        raise PmppError(
+            "COPY cannot be used in a query of pmpp",
+            sqlstate=errors.FEATURE_NOT_SUPPORTED,
+            detail=_sentence(where),
+        )
+    sqlstate = _field(result, DiagnosticField.SQLSTATE)
+    if sqlstate is None:
+        raise PmppError(
+            f"lost the connection to {label}",
+            sqlstate=errors.CONNECTION_FAILURE,
+            detail=f"{result.get_error_message()}\n{_sentence(where)}",
+        )
+    detail = _field(result, DiagnosticField.MESSAGE_DETAIL)
+    raise PmppError(
+        _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the remote gave no message",
+        sqlstate=sqlstate if _SQLSTATE.fullmatch(sqlstate) else errors.INTERNAL_ERROR,
+        detail=f"{detail}\n{_sentence(where)}" if detail else _sentence(where),
+        hint=_field(result, DiagnosticField.MESSAGE_HINT),
+    )
+
+
+def _field(result: abc.PGresult, code: DiagnosticField) -> str | None:
+    value = result.error_field(code)
+    return None if value is None else value.decode(errors="replace")
+
+
+def _sentence(where: str) -> str:
+    return where[:1].upper() + where[1:]

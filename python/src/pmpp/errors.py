@@ -1,0 +1,48 @@
+"""The one exception that pmpp raises on purpose.
+
+Everything a user did wrong, and everything that a remote server answered with an error,
+ends up as a `PmppError`: a message with the fields that PostgreSQL knows.
+What is raised besides is a defect of pmpp.
+"""
+
+from __future__ import annotations
+
+# The SQLSTATEs that pmpp gives to its own errors, by the names of the PostgreSQL manual.
+INVALID_PARAMETER_VALUE = "22023"
+NULL_VALUE_NOT_ALLOWED = "22004"
+ARRAY_SUBSCRIPT_ERROR = "2202E"
+CHARACTER_NOT_IN_REPERTOIRE = "22021"
+CONNECTION_FAILURE = "08006"
+UNABLE_TO_CONNECT = "08001"
+PROHIBITED_STATEMENT = "2F003"
+DATATYPE_MISMATCH = "42804"
+INSUFFICIENT_PRIVILEGE = "42501"
+UNDEFINED_OBJECT = "42704"
+FEATURE_NOT_SUPPORTED = "0A000"
+OBJECT_NOT_IN_PREREQUISITE_STATE = "55000"
+INTERNAL_ERROR = "XX000"
+
+
+class PmppError(Exception):
+    """An error to be shown to the user.
+
+    Args:
+        message: what was wrong and where, in lower case and without a full stop.
+        sqlstate: the five characters of the error's code.
+        detail: more about it, in whole sentences, or None.
+        hint: what may cure it, in whole sentences, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        sqlstate: str = INTERNAL_ERROR,
+        detail: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.sqlstate = sqlstate
+        self.detail = detail
+        self.hint = hint

@@ -1,0 +1,187 @@
+"""What one call is asked to do: the items of a manifest, checked.
+
+A manifest arrives as PL/Python hands over a `query_manifest[]`: a list of dictionaries.
+It leaves as a list of `Item`, in which every value is known to be usable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from . import errors
+from .errors import PmppError
+
+RESULT_FORMATS = ("text", "binary")
+SHOWN_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One connection and the queries to run on it.
+
+    Attributes:
+        number: the item's place in the manifest, from 1.
+        connection: a connection string or the name of a foreign server.
+        queries: the statements to distribute, at least one.
+        cpu_multiplier: workers for each CPU of the remote, used if num_workers is None.
+        num_workers: the most connections to make, or None to ask the remote for its CPUs.
+        setup_commands: statements that each connection runs first.
+        result_format: "text", "binary", or None for the simple query protocol.
+    """
+
+    number: int
+    connection: str
+    queries: Sequence[str]
+    cpu_multiplier: float
+    num_workers: int | None
+    setup_commands: Sequence[str]
+    result_format: str | None
+
+    def worker_count(self, cpus: int) -> int:
+        """Return how many connections to make to a machine with that many CPUs.
+
+        num_workers, or else the CPUs times cpu_multiplier, rounded down;
+        never less than one and never more than there are queries.
+        """
+        wanted = cpus * self.cpu_multiplier if self.num_workers is None else self.num_workers
+        return int(max(1, min(wanted, len(self.queries))))
+
+    @property
+    def asks_cpus(self) -> bool:
+        """True if the number of workers depends on the CPUs of the remote."""
+        return self.num_workers is None and len(self.queries) > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One query of an item, and where it runs."""
+
+    item: Item
+    number: int
+    sql: str
+    label: str
+
+    def __str__(self) -> str:
+        """Name the query as error messages do, shortened where it is long."""
+        text = " ".join(self.sql.split())
+        if len(text) > SHOWN_LENGTH:
+            text = text[:SHOWN_LENGTH] + "..."
+        return f"query {self.number} of item {self.item.number} on {self.label}: {text}"
+
+
+def parse(manifest: object) -> list[Item]:
+    """Check a manifest and return its items.
+
+    Args:
+        manifest: a list of dictionaries with the six fields of the type query_manifest.
+
+    Raises:
+        PmppError: naming the item and the field that cannot be used.
+    """
+    if manifest is None:
+        raise PmppError("the manifest is null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED)
+    assert isinstance(manifest, list)
+    if not manifest:
+        raise PmppError("the manifest has no items", sqlstate=errors.INVALID_PARAMETER_VALUE)
+    if any(isinstance(entry, list) for entry in manifest):
+        raise PmppError(
+            "the manifest must be an array of one dimension",
+            sqlstate=errors.ARRAY_SUBSCRIPT_ERROR,
+        )
+    return [_parse_item(number, entry) for number, entry in enumerate(manifest, 1)]
+
+
+def _parse_item(number: int, entry: Mapping[str, object] | None) -> Item:
+    where = f"item {number}"
+    if entry is None:
+        raise PmppError(f"{where} is null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED)
+    queries = _statements(where, "queries", entry["queries"])
+    if not queries:
+        raise PmppError(
+            f"{where}: queries must not be null or empty",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+        )
+    return Item(
+        number=number,
+        connection=_connection(where, entry["connection"]),
+        queries=queries,
+        cpu_multiplier=_cpu_multiplier(where, entry["cpu_multiplier"]),
+        num_workers=_num_workers(where, entry["num_workers"]),
+        setup_commands=_statements(where, "setup_commands", entry["setup_commands"]),
+        result_format=_result_format(where, entry["result_format"]),
+    )
+
+
+def _connection(where: str, value: object) -> str:
+    if value is None:
+        raise PmppError(
+            f"{where}: connection must not be null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED
+        )
+    assert isinstance(value, str)
+    if not value.strip():
+        raise PmppError(
+            f"{where}: connection must not be empty", sqlstate=errors.INVALID_PARAMETER_VALUE
+        )
+    return value
+
+
+def _statements(where: str, field: str, value: object) -> Sequence[str]:
+    if value is None:
+        return ()
+    assert isinstance(value, list)
+    for number, statement in enumerate(value, 1):
+        if isinstance(statement, list):
+            raise PmppError(
+                f"{where}: {field} must be an array of one dimension",
+                sqlstate=errors.ARRAY_SUBSCRIPT_ERROR,
+            )
+        if statement is None:
+            raise PmppError(
+                f"{where}: {field}[{number}] must not be null",
+                sqlstate=errors.NULL_VALUE_NOT_ALLOWED,
+            )
+        if not statement.strip():
+            raise PmppError(
+                f"{where}: {field}[{number}] must not be empty",
+                sqlstate=errors.INVALID_PARAMETER_VALUE,
+            )
+    return value
+
+
+def _cpu_multiplier(where: str, value: object) -> float:
+    if value is None:
+        return 1.0
+    assert isinstance(value, float | int)
+    if not (math.isfinite(value) and value > 0):
+        raise PmppError(
+            f"{where}: cpu_multiplier must be a finite number greater than zero, not {value:g}",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+        )
+    return float(value)
+
+
+def _num_workers(where: str, value: object) -> int | None:
+    if value is None:
+        return None
+    assert isinstance(value, int)
+    if value < 1:
+        raise PmppError(
+            f"{where}: num_workers must be greater than zero, not {value}",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+        )
+    return value
+
+
+def _result_format(where: str, value: object) -> str | None:
+    if value is None:
+        return None
+    assert isinstance(value, str)
+    if value not in RESULT_FORMATS:
+        raise PmppError(
+            f'{where}: unknown result_format "{value}"',
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+            hint="The result formats are text and binary.",
+        )
+    return value
