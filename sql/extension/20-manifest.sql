@@ -1,0 +1,212 @@
+-- Manifests in JSON. This is the only place that reads them.
+
+create function @extschema@.jsonb_array_to_text_array(jsonb jsonb) returns text[]
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof($1) <> 'array' then
+        raise invalid_parameter_value using
+            message = format('a JSON array is expected, not %s', jsonb_typeof($1));
+    end if;
+    return array(
+        select e.value from jsonb_array_elements_text($1) with ordinality e(value, n) order by e.n
+    );
+end
+$$;
+comment on function @extschema@.jsonb_array_to_text_array(jsonb) is
+    'convert a JSON array to an array of text';
+revoke all on function @extschema@.jsonb_array_to_text_array(jsonb) from public;
+grant execute on function @extschema@.jsonb_array_to_text_array(jsonb) to pmpp;
+
+create function @extschema@._check_json_type(value jsonb, wanted text, place text) returns void
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(value) not in (wanted, 'null') then
+        raise invalid_parameter_value using
+            message = format('%s must be a JSON %s, not %s', place, wanted, jsonb_typeof(value));
+    end if;
+end
+$$;
+comment on function @extschema@._check_json_type(jsonb, text, text) is
+    'internal: raise an error unless a JSON value is of a type, or null';
+revoke all on function @extschema@._check_json_type(jsonb, text, text) from public;
+grant execute on function @extschema@._check_json_type(jsonb, text, text) to pmpp;
+
+create function @extschema@._item_statements(item jsonb, field text, place text) returns text[]
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    element jsonb;
+    number bigint;
+begin
+    perform @extschema@._check_json_type(item -> field, 'array', format('%s: %s', place, field));
+    if jsonb_typeof(item -> field) = 'array' then
+        for element, number in select * from jsonb_array_elements(item -> field) with ordinality loop
+            perform @extschema@._check_json_type(element, 'string', format('%s: %s[%s]', place, field, number));
+        end loop;
+        return @extschema@.jsonb_array_to_text_array(item -> field);
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@._item_statements(jsonb, text, text) is
+    'internal: a field of a JSON item that is a list of statements';
+revoke all on function @extschema@._item_statements(jsonb, text, text) from public;
+grant execute on function @extschema@._item_statements(jsonb, text, text) to pmpp;
+
+create function @extschema@._item_number(item jsonb, field text, place text) returns double precision
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform @extschema@._check_json_type(item -> field, 'number', format('%s: %s', place, field));
+    return (item ->> field)::double precision;
+exception
+    when numeric_value_out_of_range then
+        raise invalid_parameter_value using
+            message = format('%s: %s is out of range: %s', place, field, left(item ->> field, 20));
+end
+$$;
+comment on function @extschema@._item_number(jsonb, text, text) is
+    'internal: a field of a JSON item that is a number';
+revoke all on function @extschema@._item_number(jsonb, text, text) from public;
+grant execute on function @extschema@._item_number(jsonb, text, text) to pmpp;
+
+create function @extschema@._check_item_keys(item jsonb, place text) returns void
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    unknown_keys text;
+begin
+    if jsonb_typeof(item) is distinct from 'object' then
+        raise invalid_parameter_value using
+            message = format('%s must be a JSON object, not %s', place, coalesce(jsonb_typeof(item), 'null'));
+    end if;
+    select string_agg(k, ', ' order by k) into unknown_keys
+      from jsonb_object_keys(item) k
+     where k not in ('connection', 'queries', 'query', 'cpu_multiplier', 'multiplier', 'num_workers',
+                     'setup_commands', 'statement_timeout', 'result_format');
+    if unknown_keys is not null then
+        raise warning '%: unknown keys are ignored: %', place, unknown_keys;
+    end if;
+end
+$$;
+comment on function @extschema@._check_item_keys(jsonb, text) is
+    'internal: raise an error unless this is a JSON object, and a warning if it has unknown keys';
+revoke all on function @extschema@._check_item_keys(jsonb, text) from public;
+grant execute on function @extschema@._check_item_keys(jsonb, text) to pmpp;
+
+create function @extschema@._to_query_manifest(item jsonb, place text) returns @extschema@.query_manifest
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    result @extschema@.query_manifest;
+    workers double precision;
+begin
+    perform @extschema@._check_item_keys(item, place);
+    perform @extschema@._check_json_type(item -> field, 'string', format('%s: %s', place, field))
+       from unnest(array['connection', 'query', 'result_format']) field;
+
+    result.connection := item ->> 'connection';
+    result.result_format := item ->> 'result_format';
+    result.queries := @extschema@._item_statements(item, 'queries', place);
+    if item ->> 'query' is not null then
+        result.queries := array_append(result.queries, item ->> 'query');
+    end if;
+    result.cpu_multiplier := coalesce(
+        @extschema@._item_number(item, 'cpu_multiplier', place),
+        @extschema@._item_number(item, 'multiplier', place)
+    );
+
+    workers := @extschema@._item_number(item, 'num_workers', place);
+    if workers <> trunc(workers) or abs(workers) > 2147483647 then
+        raise invalid_parameter_value using
+            message = format('%s: num_workers must be an integer, not %s', place, workers);
+    end if;
+    result.num_workers := workers;
+
+    result.setup_commands := @extschema@._item_statements(item, 'setup_commands', place);
+    if jsonb_typeof(item -> 'statement_timeout') <> 'number' then
+        perform @extschema@._check_json_type(
+            item -> 'statement_timeout', 'string', format('%s: statement_timeout', place));
+    end if;
+    if item ->> 'statement_timeout' is not null then
+        result.setup_commands := array_append(
+            result.setup_commands, format('set statement_timeout to %L', item ->> 'statement_timeout'));
+    end if;
+    return result;
+end
+$$;
+comment on function @extschema@._to_query_manifest(jsonb, text) is
+    'internal: read an item in JSON; messages name it as told';
+revoke all on function @extschema@._to_query_manifest(jsonb, text) from public;
+grant execute on function @extschema@._to_query_manifest(jsonb, text) to pmpp;
+
+create function @extschema@.to_query_manifest(item jsonb) returns @extschema@.query_manifest
+language sql immutable strict parallel safe security invoker
+as $$ select @extschema@._to_query_manifest(item, 'the item') $$;
+comment on function @extschema@.to_query_manifest(jsonb) is
+    'read an item of a manifest in JSON; the cast from jsonb to query_manifest';
+revoke all on function @extschema@.to_query_manifest(jsonb) from public;
+grant execute on function @extschema@.to_query_manifest(jsonb) to pmpp;
+
+create function @extschema@.to_query_manifest_array(manifest jsonb) returns @extschema@.query_manifest[]
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if jsonb_typeof(manifest) <> 'array' then
+        raise invalid_parameter_value using
+            message = format('the manifest must be a JSON array of objects, not %s', jsonb_typeof(manifest));
+    end if;
+    return array(
+        select @extschema@._to_query_manifest(e.item, format('item %s', e.n))
+          from jsonb_array_elements(manifest) with ordinality e(item, n)
+         order by e.n
+    );
+end
+$$;
+comment on function @extschema@.to_query_manifest_array(jsonb) is
+    'read a manifest in JSON; the cast from jsonb to query_manifest[]';
+revoke all on function @extschema@.to_query_manifest_array(jsonb) from public;
+grant execute on function @extschema@.to_query_manifest_array(jsonb) to pmpp;
+
+create function @extschema@.to_query_manifest_array(manifest json) returns @extschema@.query_manifest[]
+language sql immutable strict parallel safe security invoker
+as $$ select @extschema@.to_query_manifest_array(manifest::jsonb) $$;
+comment on function @extschema@.to_query_manifest_array(json) is
+    'read a manifest in JSON; the cast from json to query_manifest[]';
+revoke all on function @extschema@.to_query_manifest_array(json) from public;
+grant execute on function @extschema@.to_query_manifest_array(json) to pmpp;
+
+create function @extschema@.manifest_array(query_manifest jsonb) returns @extschema@.query_manifest[]
+language sql immutable strict parallel safe security invoker
+as $$ select @extschema@.to_query_manifest_array(query_manifest) $$;
+comment on function @extschema@.manifest_array(jsonb) is 'the items of a manifest in JSON as an array';
+revoke all on function @extschema@.manifest_array(jsonb) from public;
+grant execute on function @extschema@.manifest_array(jsonb) to pmpp;
+
+create function @extschema@.manifest_set(query_manifest jsonb) returns setof @extschema@.query_manifest
+language sql immutable strict parallel safe security invoker
+as $$ select * from pg_catalog.unnest(@extschema@.to_query_manifest_array(query_manifest)) $$;
+comment on function @extschema@.manifest_set(jsonb) is 'the items of a manifest in JSON as a set';
+revoke all on function @extschema@.manifest_set(jsonb) from public;
+grant execute on function @extschema@.manifest_set(jsonb) to pmpp;
+
+create cast (jsonb as @extschema@.query_manifest)
+    with function @extschema@.to_query_manifest(jsonb) as implicit;
+comment on cast (jsonb as @extschema@.query_manifest) is 'an item of a manifest';
+
+create cast (jsonb as @extschema@.query_manifest[])
+    with function @extschema@.to_query_manifest_array(jsonb) as implicit;
+comment on cast (jsonb as @extschema@.query_manifest[]) is 'a manifest';
+
+create cast (json as @extschema@.query_manifest[])
+    with function @extschema@.to_query_manifest_array(json) as implicit;
+comment on cast (json as @extschema@.query_manifest[]) is 'a manifest';

@@ -1,0 +1,55 @@
+create function @extschema@._broadcast_manifest(connections text[], query text, result_formats text[])
+returns @extschema@.query_manifest[]
+language plpgsql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if coalesce(cardinality(connections), 0) = 0 then
+        raise invalid_parameter_value using message = 'connections must not be null or empty';
+    elsif array_ndims(connections) > 1 or array_ndims(result_formats) > 1 then
+        raise array_subscript_error using
+            message = 'connections and result_formats must be arrays of one dimension';
+    elsif cardinality(result_formats) <> cardinality(connections) then
+        raise invalid_parameter_value using
+            message = format('result_formats has %s elements where connections has %s',
+                             cardinality(result_formats), cardinality(connections)),
+            hint = 'Give one format for each connection, or leave result_formats out.';
+    elsif query is null then
+        raise null_value_not_allowed using message = 'query must not be null';
+    end if;
+    return array(
+        select row(t.connection, array[query], null, 1, null, t.result_format)::@extschema@.query_manifest
+          from unnest(connections, result_formats) with ordinality t(connection, result_format, n)
+         order by t.n
+    );
+end
+$$;
+comment on function @extschema@._broadcast_manifest(text[], text, text[]) is
+    'internal: a manifest with one query on every connection';
+revoke all on function @extschema@._broadcast_manifest(text[], text, text[]) from public;
+grant execute on function @extschema@._broadcast_manifest(text[], text, text[]) to pmpp;
+
+create function @extschema@.broadcast(
+    row_type anyelement,
+    connections text[],
+    query text,
+    result_formats text[] default null
+)
+returns setof anyelement
+language plpgsql volatile parallel unsafe security invoker
+as $$
+declare
+    detail pg_catalog.text;
+    hint pg_catalog.text;
+begin
+    return query execute @extschema@._rows_statement(pg_catalog.pg_typeof(row_type))
+        using @extschema@._broadcast_manifest(connections, query, result_formats);
+exception when others or query_canceled or assert_failure then
+    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+    perform @extschema@._raise(sqlstate, sqlerrm, detail, hint);
+end
+$$;
+comment on function @extschema@.broadcast(anyelement, text[], text, text[]) is
+    'run one query on every connection at the same time and return all rows in the shape of row_type';
+revoke all on function @extschema@.broadcast(anyelement, text[], text, text[]) from public;
+grant execute on function @extschema@.broadcast(anyelement, text[], text, text[]) to pmpp;
