@@ -1,0 +1,16 @@
+-- Who may call what, and every object has a comment.
+select p.oid::regprocedure::text as function,
+       has_function_privilege('pmpp', p.oid, 'execute') as pmpp,
+       exists (select from aclexplode(p.proacl) a where a.grantee = 0) or p.proacl is null as public,
+       p.prosecdef as definer, p.provolatile as volatile, p.proparallel as parallel,
+       obj_description(p.oid, 'pg_proc') is not null as commented
+  from pg_proc p where p.pronamespace = 'pmpp'::regnamespace
+ order by p.oid::regprocedure::text collate "C";
+-- whatever else belongs to the extension has a comment too
+select pg_describe_object(classid, objid, objsubid) as object
+  from pg_depend
+ where refclassid = 'pg_extension'::regclass and deptype = 'e'
+   and refobjid = (select oid from pg_extension where extname = 'pmpp')
+   and obj_description(objid, classid::regclass::text) is null
+ order by pg_describe_object(classid, objid, objsubid) collate "C";
+select obj_description('pmpp'::regnamespace) is not null as schema, shobj_description('pmpp'::regrole, 'pg_authid') is not null as role;

@@ -1,0 +1,44 @@
+-- Nothing depends on the search_path, and a hostile schema in front of it is never used.
+\set VERBOSITY terse
+create schema hostile;
+create function hostile.trap() returns text language plpgsql as $$ begin raise exception 'trapped'; end $$;
+create domain hostile.text as pg_catalog.text check (hostile.trap() is null);
+create domain hostile.regtype as pg_catalog.oid check (hostile.trap() is null);
+create domain hostile.query_manifest as pg_catalog.text check (hostile.trap() is null);
+create function hostile.equal(pg_catalog.text, pg_catalog.text) returns boolean language sql as $$ select hostile.trap() is null $$;
+create function hostile.equal(name, name) returns boolean language sql as $$ select hostile.trap() is null $$;
+create function hostile.equal(oid, oid) returns boolean language sql as $$ select hostile.trap() is null $$;
+create function hostile.equal("char", "char") returns boolean language sql as $$ select hostile.trap() is null $$;
+create operator hostile.= (function = hostile.equal, leftarg = pg_catalog.text, rightarg = pg_catalog.text);
+create operator hostile.= (function = hostile.equal, leftarg = name, rightarg = name);
+create operator hostile.= (function = hostile.equal, leftarg = oid, rightarg = oid);
+create operator hostile.= (function = hostile.equal, leftarg = "char", rightarg = "char");
+create function hostile.format(pg_catalog.text, variadic "any") returns pg_catalog.text language internal as 'text_format';
+create function hostile.pg_typeof(anyelement) returns pg_catalog.text language sql as $$ select hostile.trap() $$;
+create function hostile.unnest(anyarray) returns setof anyelement language sql as $$ select hostile.trap(); select $1[1] $$;
+create function hostile.format_type(oid, integer) returns pg_catalog.text language sql as $$ select hostile.trap() $$;
+create function hostile.current_setting(pg_catalog.text) returns pg_catalog.text language sql as $$ select hostile.trap() $$;
+create table plain (i integer, t text, v varchar(3)[]);
+set search_path = hostile, public, pg_catalog;
+select 'x'::text;
+select * from pmpp.distribute(null::plain, 'loopback', array['select 1, ''x'', ''{abc}''::varchar[]']);
+select * from pmpp.distribute(null::plain, 'loopback', array['select 1, ''x'', ''{abc}'''], result_format => 'binary');
+select * from pmpp.distribute(null::int, 'loopback', array['select 1.5::float8'], result_format => 'binary');
+select * from pmpp.distribute(null::int, '[{"connection": "loopback", "query": "select 1"}]'::jsonb);
+select * from pmpp.distribute('[{"connection": "loopback", "query": "select 1"}]'::json) as (i int);
+select * from pmpp.meta('loopback', array['set a.b to 1']);
+select * from pmpp.broadcast(null::int, array['loopback'], 'select 1');
+select * from pmpp.distribute(null::int, 'loopback', array['select 1/0']);
+set search_path = '';
+select * from pmpp.distribute(null::public.plain, 'loopback', array['select 1, ''x'', ''{abc}''::varchar[]']);
+select * from pmpp.broadcast(null::int, array['loopback'], 'select 1');
+reset search_path;
+-- values are converted under the caller's search_path, as everywhere
+create schema seen;
+create table seen.here ();
+set search_path = seen, public;
+select * from pmpp.distribute(null::regclass, 'loopback', array['select ''here''']);
+reset search_path;
+set client_min_messages = warning;
+drop schema hostile, seen cascade;
+drop table plain;
