@@ -23,7 +23,7 @@ SERVER_USER = "postgres"
 
 # On Unix sockets everyone is trusted; on the network a password is asked for.
 HBA = """
-local all all trust
+local all,replication all trust
 host all all 127.0.0.1/32 scram-sha-256
 host all all ::1/128 scram-sha-256
 """
@@ -44,6 +44,7 @@ class Cluster:
         pg_config: the program of that name of the PostgreSQL to use.
         settings: parameters of the server, besides SETTINGS.
         hba: lines to put before those of HBA.
+        environment: variables of the server process, which has few of its own.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Cluster:
         pg_config: str = "pg_config",
         settings: Mapping[str, str] | None = None,
         hba: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         bindir = subprocess.check_output([pg_config, "--bindir"], text=True).strip()
         self.bindir = Path(bindir)
@@ -60,6 +62,9 @@ class Cluster:
         self.log = self.directory / "log"
         self._settings = {**SETTINGS, **(settings or {})}
         self._hba = [*hba, HBA]
+        self._environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | dict(
+            environment or {}
+        )
 
     @property
     def host(self) -> str:
@@ -68,19 +73,20 @@ class Cluster:
 
     def start(self) -> None:
         """Create the server's files and start it."""
-        if os.getuid() == 0:
-            shutil.chown(self.directory, SERVER_USER)
-        os.chmod(self.directory, 0o755)
+        self._give_to_server_user()
         self._run("initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust",
                   "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")  # fmt: skip
-        settings = {
-            **self._settings,
-            "port": str(self.port),
-            "unix_socket_directories": str(self.directory),
-        }
-        with open(self.data / "postgresql.conf", "a") as conf:
-            conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         (self.data / "pg_hba.conf").write_text("\n".join(self._hba))
+        self._configure()
+        self.control("start")
+
+    def copy(self, primary: Cluster) -> None:
+        """Start as a hot standby of another server instead."""
+        self._give_to_server_user()
+        self._run("pg_basebackup", "--pgdata", str(self.data), "--write-recovery-conf",
+                  "--checkpoint=fast", "--host", primary.host, "--port", str(primary.port),
+                  "--username=postgres", "--no-sync")  # fmt: skip
+        self._configure()
         self.control("start")
 
     def control(self, action: str, *options: str) -> None:
@@ -109,22 +115,38 @@ class Cluster:
     def __exit__(self, *exception: object) -> None:
         self.remove()
 
+    def _give_to_server_user(self) -> None:
+        if os.getuid() == 0:
+            shutil.chown(self.directory, SERVER_USER)
+        os.chmod(self.directory, 0o755)
+
+    def _configure(self) -> None:
+        settings = {
+            **self._settings,
+            "port": str(self.port),
+            "unix_socket_directories": str(self.directory),
+        }
+        with open(self.data / "postgresql.conf", "a") as conf:
+            conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self.bindir / program), *arguments]
         if os.getuid() == 0:
             command = ["runuser", "-u", SERVER_USER, "--", *command]
-        done = subprocess.run(
-            command,
-            check=False,
-            cwd=self.directory,
-            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
-            # not a pipe: the server would inherit it and keep it open
-            stdin=subprocess.DEVNULL,
-            stdout=(self.directory / "output").open("w"),
-            stderr=subprocess.STDOUT,
-        )
+        # not a pipe: the server would inherit it and keep it open
+        with (self.directory / "output").open("w+") as file:
+            done = subprocess.run(
+                command,
+                check=False,
+                cwd=self.directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+            file.seek(0)
+            output = file.read()
         if done.returncode:
-            output = (self.directory / "output").read_text()
             log = self.log.read_text() if self.log.exists() else ""
             raise RuntimeError(f"{program} failed:\n{output}{log[-2000:]}")
 

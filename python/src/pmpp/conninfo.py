@@ -242,8 +242,7 @@ def _label(params: Mapping[str, str]) -> str:
 
 
 def _is_false(value: str) -> bool:
-    """Read a boolean as PostgreSQL's option parser does: any case, any unique prefix."""
+    """Read a boolean as PostgreSQL does: words in any case, shortened as long as they are clear."""
     text = value.strip().lower()
-    return text in ("0", "of") or any(
-        text and word.startswith(text) for word in ("false", "no", "off")
-    )
+    shortest = {"false": "f", "no": "n", "off": "of", "0": "0"}
+    return any(text.startswith(s) and word.startswith(text) for word, s in shortest.items())

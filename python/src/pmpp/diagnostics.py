@@ -53,26 +53,26 @@ def check(result: abc.PGresult, where: str, label: str) -> None:
         return
     if result.status == ExecStatus.EMPTY_QUERY:
         raise PmppError(
-            "the query is empty", sqlstate=errors.INVALID_PARAMETER_VALUE, detail=_sentence(where)
+            "the query is empty", sqlstate=errors.INVALID_PARAMETER_VALUE, detail=sentence(where)
         )
     if result.status in _COPY:
         raise PmppError(
             "COPY cannot be used in a query of pmpp",
             sqlstate=errors.FEATURE_NOT_SUPPORTED,
-            detail=_sentence(where),
+            detail=sentence(where),
         )
     sqlstate = _field(result, DiagnosticField.SQLSTATE)
     if sqlstate is None:
         raise PmppError(
             f"lost the connection to {label}",
             sqlstate=errors.CONNECTION_FAILURE,
-            detail=f"{result.get_error_message()}\n{_sentence(where)}",
+            detail=f"{result.get_error_message()}\n{sentence(where)}",
         )
     detail = _field(result, DiagnosticField.MESSAGE_DETAIL)
     raise PmppError(
         _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the remote gave no message",
         sqlstate=sqlstate if _SQLSTATE.fullmatch(sqlstate) else errors.INTERNAL_ERROR,
-        detail=f"{detail}\n{_sentence(where)}" if detail else _sentence(where),
+        detail=f"{detail}\n{sentence(where)}" if detail else sentence(where),
         hint=_field(result, DiagnosticField.MESSAGE_HINT),
     )
 
@@ -82,5 +82,6 @@ def _field(result: abc.PGresult, code: DiagnosticField) -> str | None:
     return None if value is None else value.decode(errors="replace")
 
 
-def _sentence(where: str) -> str:
+def sentence(where: str) -> str:
+    """Return the name of a query as a line of a detail."""
     return where[:1].upper() + where[1:]

@@ -266,6 +266,7 @@ class Session:
             return text.encode(self.encoding)
         except (UnicodeEncodeError, NotSupportedError):
             raise PmppError(
-                f"{where}: cannot be written in the client_encoding of the connection",
-                sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
+                "the statement has characters that client_encoding of the connection lacks",
+                sqlstate=errors.UNTRANSLATABLE_CHARACTER,
+                detail=diagnostics.sentence(where),
             ) from None

@@ -1,0 +1,132 @@
+"""A real server for the tests, and a database of its own for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+from types import SimpleNamespace
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PASSWORD, PG_CONFIG
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pytest_postgresql import factories
+
+Query = Callable[..., list[tuple[object, ...]]]
+
+
+def pytest_report_header() -> str:
+    return f"libpq {psycopg.pq.version()}, psycopg {psycopg.__version__} ({psycopg.pq.__impl__})"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The server under test."""
+    with Cluster(PG_CONFIG) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def address(cluster: Cluster) -> SimpleNamespace:
+    """The server in the words of pytest-postgresql."""
+    return SimpleNamespace(
+        host=cluster.host,
+        port=cluster.port,
+        user="postgres",
+        password=None,
+        options="",
+        maintenance_dbname="postgres",
+        template_dbname=None,
+    )
+
+
+def _create_extension(**conninfo: object) -> None:
+    with psycopg.connect(**conninfo) as conn:  # type: ignore[arg-type]
+        conn.execute("create extension if not exists pmpp cascade")
+
+
+server_process = factories.postgresql_noproc(
+    depends_on="address", dbname="pmpp_test", load=[_create_extension]
+)
+postgresql = factories.postgresql("server_process")
+
+
+@pytest.fixture
+def db(postgresql: psycopg.Connection) -> psycopg.Connection:
+    """A connection of a superuser to a fresh database with pmpp."""
+    postgresql.autocommit = True
+    return postgresql
+
+
+@pytest.fixture
+def here(cluster: Cluster, db: psycopg.Connection) -> str:
+    """A connection string that leads back to that database, without a password."""
+    return make_conninfo(
+        host=cluster.host, port=cluster.port, dbname=db.info.dbname, user="postgres"
+    )
+
+
+@pytest.fixture
+def by_network(cluster: Cluster, db: psycopg.Connection) -> str:
+    """A connection string that leads back by TCP, where a password is asked for."""
+    return make_conninfo(host="127.0.0.1", port=cluster.port, dbname=db.info.dbname)
+
+
+@pytest.fixture
+def connect(db: psycopg.Connection) -> Iterator[Callable[..., psycopg.Connection]]:
+    """Open another session in the same database; closed at the end of the test."""
+    opened = []
+
+    def connect(**parameters: object) -> psycopg.Connection:
+        conn = psycopg.connect(db.info.dsn, autocommit=True, **parameters)  # type: ignore[arg-type]
+        opened.append(conn)
+        return conn
+
+    yield connect
+    for conn in opened:
+        conn.close()
+
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def new_role(db: psycopg.Connection) -> Callable[..., str]:
+    """Create a role that can log in with PASSWORD."""
+
+    def new_role(*, member: bool = True, options: str = "") -> str:
+        name = f"Role {next(_numbers)}"
+        db.execute(
+            sql.SQL("create role {} login password {} " + options).format(
+                sql.Identifier(name), sql.Literal(PASSWORD)
+            )
+        )
+        if member:
+            db.execute(sql.SQL("grant pmpp to {}").format(sql.Identifier(name)))
+        return name
+
+    return new_role
+
+
+@pytest.fixture
+def wait_until(connect: Callable[..., psycopg.Connection]) -> Callable[[str], None]:
+    """Wait until a query returns true."""
+
+    def wait_until(query: str) -> None:
+        with connect() as conn:
+            conn.execute(
+                f"""
+                do $_$ begin
+                    for i in 1..1000 loop
+                        perform pg_stat_clear_snapshot();
+                        if ({query}) then return; end if;
+                        perform pg_sleep(0.01);
+                    end loop;
+                    raise exception 'this has not come true within 10 s: %', $q${query}$q$;
+                end $_$
+                """
+            )
+
+    return wait_until

@@ -1,0 +1,205 @@
+"""The engine outside of a server, with whichever libpq the environment brings."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import psycopg
+import pytest
+from pmpp.conninfo import Caller, from_string
+from pmpp.diagnostics import Notice
+from pmpp.engine import Delivery, Engine
+from pmpp.errors import PmppError
+from pmpp.manifest import parse
+from pmpp.rows import literals
+
+SUPERUSER = Caller("postgres", True, 42)
+
+
+class Interrupted(Exception):
+    """What the server would raise for a cancel."""
+
+
+def engine(
+    *items: dict[str, object],
+    check_interrupts: Callable[[], None] = lambda: None,
+    on_notice: Callable[[Notice], None] = lambda notice: None,
+) -> Engine:
+    fields = ["connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
+              "result_format"]  # fmt: skip
+    manifest = parse([dict.fromkeys(fields) | item for item in items])
+    targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
+    return Engine(manifest, targets, check_interrupts, on_notice)
+
+
+def rows(deliveries: Iterator[Delivery]) -> list[str]:
+    return [
+        row
+        for delivery in deliveries
+        for batch in literals(delivery.result, delivery.encoding)
+        for row in batch
+    ]
+
+
+@pytest.mark.parametrize("result_format", [None, "text", "binary"])
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 999, 1000, 1001, 5000])
+def test_every_row_comes_once(here: str, count: int, result_format: str | None) -> None:
+    """However many rows there are and however they are cut into batches, each comes once."""
+    run = engine(
+        {
+            "connection": here,
+            "queries": [f"select generate_series(1, {count})"] * 3,
+            "num_workers": 2,
+            "result_format": result_format,
+        }
+    ).run()
+    assert sorted(rows(run)) == sorted(3 * [f'("{n}")' for n in range(1, count + 1)])
+
+
+def test_rows_of_every_width(here: str) -> None:
+    """Batches adapt to rows that are long and short."""
+    query = "select repeat('x', n * n * 100) from generate_series(1, 100) n"
+    run = engine({"connection": here, "queries": [query]}).run()
+    assert [len(row) - 4 for row in rows(run)] == [n * n * 100 for n in range(1, 101)]
+
+
+def test_many_queries(here: str) -> None:
+    """The queue serves far more queries than there are connections."""
+    queries = [f"select {n}" for n in range(20000)]
+    run = engine({"connection": here, "queries": queries, "num_workers": 3}).run()
+    assert sorted(rows(run)) == sorted(f'("{n}")' for n in range(20000))
+
+
+def test_nothing_is_left(here: str, db: psycopg.Connection) -> None:
+    """After a run, and after one that failed, no descriptor and no session is left."""
+    before = os.listdir("/proc/self/fd")
+    rows(engine({"connection": here, "queries": ["select 1"] * 5, "num_workers": 3}).run())
+    failing = {"connection": here, "queries": ["select pg_sleep(100)", "x"], "num_workers": 2}
+    with pytest.raises(PmppError, match="syntax error"):
+        rows(engine(failing).run())
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_consumer_stops(here: str, wait_until: Callable[[str], None]) -> None:
+    """When the consumer wants no more, what runs is cancelled and the connections are closed."""
+    queries = ["select 1", "select pg_sleep(100)"]
+    run = engine({"connection": here, "queries": queries, "num_workers": 2}).run()
+    next(run)
+    run.close()
+    wait_until("not exists (select from pg_stat_activity where application_name = 'pmpp 42')")
+
+
+def test_interrupt(here: str, wait_until: Callable[[str], None]) -> None:
+    """An interrupt ends the run at once and cancels the queries on the remotes."""
+    deadline = time.monotonic() + 0.3
+
+    def check_interrupts() -> None:
+        if time.monotonic() > deadline:
+            raise Interrupted
+
+    run = engine(
+        {"connection": here, "queries": ["select pg_sleep(100)"] * 20, "num_workers": 20},
+        check_interrupts=check_interrupts,
+    ).run()
+    with pytest.raises(Interrupted):
+        rows(run)
+    assert time.monotonic() < deadline + 0.5
+    wait_until("not exists (select from pg_stat_activity where application_name = 'pmpp 42')")
+
+
+def test_cancel_request_reaches_the_server(here: str, db: psycopg.Connection) -> None:
+    """Queries end by a cancel request, not only because their client is gone."""
+    db.execute("create table witness (sqlstate text)")
+    query = """
+        do $$ begin
+            perform pg_sleep(100);
+        exception when query_canceled then
+            insert into witness values (sqlstate);
+        end $$
+    """
+    setup = ["set client_connection_check_interval to 0"]
+    item = {"connection": here, "queries": [query, "select 1/0 from pg_sleep(0.1)"],
+            "num_workers": 2, "setup_commands": setup}  # fmt: skip
+    with pytest.raises(PmppError, match="division by zero"):
+        rows(engine(item).run())
+    for _ in range(100):
+        if db.execute("select from witness").fetchall():
+            return
+        time.sleep(0.02)
+    pytest.fail("the query was not cancelled")
+
+
+def test_connect_timeout(here: str) -> None:
+    """A listener that never answers is an error after connect_timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        dsn = f"host=127.0.0.1 port={port} connect_timeout=1"
+        with pytest.raises(PmppError, match="could not connect to") as raised:
+            rows(engine({"connection": dsn, "queries": ["select 1"]}).run())
+    assert raised.value.detail == "127.0.0.1 did not answer within 1 s"
+    assert raised.value.sqlstate == "08001"
+
+
+def test_next_host_is_tried(cluster: object, here: str) -> None:
+    """Of several hosts, one that never answers costs its timeout and no more."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        parameters = psycopg.conninfo.conninfo_to_dict(here)
+        dsn = psycopg.conninfo.make_conninfo(
+            here,
+            host=f"127.0.0.1,{parameters['host']}",
+            port=f"{port},{parameters['port']}",
+            connect_timeout=1,
+        )
+        assert rows(engine({"connection": dsn, "queries": ["select 1"]}).run()) == ['("1")']
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["datestyle to 'German'", "intervalstyle to 'sql_standard'"],
+        ["datestyle to 'SQL, DMY'", "intervalstyle to 'iso_8601'"],
+        ["bytea_output to 'escape'", "timezone to 'Asia/Kathmandu'"],
+        ["client_encoding to 'latin1'", "extra_float_digits to -15"],
+    ],
+)
+def test_values_are_written_as_we_read_them(
+    here: str, db: psycopg.Connection, settings: Sequence[str]
+) -> None:
+    """Settings of the remote database do not change the values that arrive."""
+    for setting in settings:
+        db.execute(f'alter database "{db.info.dbname}" set {setting}')
+    query = """
+        select date '2020-02-03', interval '-1 year +2 days', 'äöü', 0.1::float8 + 0.2::float8,
+               timestamptz '2020-02-03 04:05:06+00' = '2020-02-03 04:05:06+00'
+    """
+    (row,) = rows(engine({"connection": here, "queries": [query]}).run())
+    assert row.startswith('("2020-02-03","-1 years +2 days","äöü",')
+
+
+def test_client_encoding_of_a_setup_command(here: str) -> None:
+    """A setup command may choose another encoding; text still arrives right."""
+    item = {"connection": here, "queries": ["select 'äöü', 'x'"],
+            "setup_commands": ["set client_encoding to latin1"]}  # fmt: skip
+    assert rows(engine(item).run()) == ['("äöü","x")']
+
+
+def test_query_that_the_client_encoding_lacks(here: str) -> None:
+    """A query that cannot be sent in the chosen encoding is an error and not garbled."""
+    item = {"connection": here, "queries": ["select '€'"],
+            "setup_commands": ["set client_encoding to latin1"]}  # fmt: skip
+    with pytest.raises(PmppError, match="characters that client_encoding") as raised:
+        rows(engine(item).run())
+    assert raised.value.sqlstate == "22P05"
+
+
+def test_notices(here: str) -> None:
+    """Notices are read while libpq lends them, and handed over with all fields."""
+    notices: list[Notice] = []
+    query = "do $$ begin raise warning 'w' using detail = 'd', hint = 'h'; raise notice 'n'; end $$"
+    engine_run = engine({"connection": here, "queries": [query]}, on_notice=notices.append).run()
+    assert [delivery.result.command_status for delivery in engine_run] == [b"DO"]
+    assert notices == [Notice("WARNING", "w", "d", "h"), Notice("NOTICE", "n", None, None)]

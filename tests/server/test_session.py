@@ -1,0 +1,115 @@
+"""What one session sees of the installation."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PG_CONFIG
+from psycopg.conninfo import make_conninfo
+
+RUN = "select * from pmpp.distribute(null::int, %s, array['select 1', 'select 2'])"
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), [("pmpp", "/elsewhere/pmpp"), ("psycopg", "/elsewhere/psycopg")]
+)
+def test_another_version_is_loaded(
+    db: psycopg.Connection, here: str, module: str, path: str
+) -> None:
+    """A package that another function has loaded is refused, with the cure."""
+    db.execute(
+        f"""
+        do language plpython3u $$
+        import sys, types
+        sys.modules["{module}"] = module = types.ModuleType("{module}")
+        module.__file__ = "{path}/__init__.py"
+        module.__path__ = []
+        $$
+        """
+    )
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState) as raised:
+        db.execute(RUN, [here])
+    assert raised.value.diag.message_primary == (
+        "another version of pmpp or psycopg is already loaded in this session"
+    )
+    assert f"{path}/__init__.py" in str(raised.value.diag.message_detail)
+    assert raised.value.diag.message_hint == "Start a new session."
+
+
+def test_libpq_of_the_system(db: psycopg.Connection, here: str) -> None:
+    """In the server process there is one libpq, the system's."""
+    db.execute(RUN, [here])
+    db.execute("create extension dblink")
+    db.execute("select * from dblink(%s, 'select 1') as (i int)", [here])
+    ((pid,),) = db.execute("select pg_backend_pid()").fetchall()
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    libraries = {line.split()[-1] for line in maps.splitlines() if "libpq" in line.split("/")[-1]}
+    assert len({Path(library).name for library in libraries if "libpq.so" in library}) == 1
+
+
+def test_plans_survive_changes(db: psycopg.Connection, here: str) -> None:
+    """A session goes on when a type that it used is dropped and made anew."""
+    query = "select * from pmpp.distribute(null::shape, %s, array['select 1, 2'])"
+    db.execute("create type shape as (a int, b int)")
+    assert db.execute(query, [here]).fetchall() == [(1, 2)]
+    db.execute("drop type shape")
+    db.execute("create type shape as (a text, b numeric)")
+    ((a, b),) = db.execute(query, [here]).fetchall()
+    assert (a, int(b)) == ("1", 2)
+
+
+@pytest.fixture
+def standby(cluster: Cluster, db: psycopg.Connection) -> Iterator[Cluster]:
+    """A hot standby of the server."""
+    standby = Cluster(PG_CONFIG)
+    try:
+        standby.copy(cluster)
+        yield standby
+    finally:
+        standby.remove()
+
+
+def test_hot_standby(standby: Cluster, db: psycopg.Connection, here: str) -> None:
+    """A standby can run queries on itself and on its primary."""
+    there = make_conninfo(here, host=standby.host, port=standby.port)
+    with psycopg.connect(there, autocommit=True) as conn:
+        assert conn.execute("select pg_is_in_recovery()").fetchall() == [(True,)]
+        for connection in (there, here):
+            assert sorted(conn.execute(RUN, [connection]).fetchall()) == [(1,), (2,)]
+        record = (
+            "select * from pmpp.distribute(jsonb_build_array(jsonb_build_object("
+            "'connection', %s::text, 'query', 'select pg_is_in_recovery()'))) as (b boolean)"
+        )
+        assert conn.execute(record, [there]).fetchall() == [(True,)]
+
+
+def test_drop_extension(
+    db: psycopg.Connection, here: str, connect: Callable[..., psycopg.Connection]
+) -> None:
+    """Dropping the extension leaves no object in its schema, and it can be created again."""
+    db.execute(RUN, [here])
+    db.execute("drop extension pmpp")
+    left = "select * from pg_depend where refclassid = 'pg_namespace'::regclass and refobjid = 'pmpp'::regnamespace"
+    assert db.execute(left).fetchall() == []
+    db.execute("create extension pmpp")
+    assert sorted(db.execute(RUN, [here]).fetchall()) == [(1,), (2,)]
+
+
+def test_install_into_destdir(tmp_path: Path) -> None:
+    """make install honours DESTDIR, needs no network, and make uninstall leaves nothing."""
+    top = Path(__file__).parents[2]
+
+    def make(target: str) -> None:
+        command = ["make", "-s", target, f"PG_CONFIG={PG_CONFIG}", f"DESTDIR={tmp_path}"]
+        subprocess.run(command, cwd=top, check=True, capture_output=True)
+
+    make("install")
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"pmpp.control", "engine.py", "rows.cpython-311.pyc"} <= names
+    make("uninstall")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,0 +1,135 @@
+"""Who may connect with which parameters."""
+
+from __future__ import annotations
+
+import pytest
+from pmpp.conninfo import Caller, ForeignServer, Target, from_server, from_string
+from pmpp.errors import PmppError
+
+SUPERUSER = Caller("admin", True, 42)
+USER = Caller("bob", False, 42)
+FDW = ForeignServer(
+    "shop",
+    {"host": "db", "dbname": "shop", "fetch_size": "100"},
+    has_usage=True,
+    is_postgres_fdw=True,
+)
+
+
+def test_parameters_of_a_superuser_are_taken_as_they_are() -> None:
+    """A superuser may use any parameter; libpq's defaults apply to the rest."""
+    target = from_string("item 1", "dbname=shop sslcert=/x service=y", SUPERUSER)
+    assert target.params["sslcert"] == "/x"
+    assert "user" not in target.params
+    assert target.params["application_name"] == "pmpp 42"
+    assert not target.must_use_password
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("dbname=shop password=secret", "dbname=shop"),
+        ("postgresql://me:secret@db:5433/shop", "host=db port=5433 dbname=shop"),
+        ("host=a,b dbname=shop", "host=a,b dbname=shop"),
+        ("user=me password=secret", "the default host"),
+        ("dbname='postgresql://me:secret@db/shop'", "the default host"),
+        ("host='x password=secret'", "the default host"),
+    ],
+)
+def test_label_shows_no_secret(text: str, label: str) -> None:
+    """A connection is shown by its host, port and database alone."""
+    assert from_string("item 1", text, SUPERUSER).label == label
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "passfile",
+        "service",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "krbsrvname",
+        "replication",
+    ],
+)
+def test_ordinary_users_name_no_files(keyword: str) -> None:
+    """An ordinary user cannot have libpq read files of the server's operating system user."""
+    with pytest.raises(PmppError, match=f"{keyword} may only be used by superusers") as raised:
+        from_string("item 3", f"dbname=x password=p {keyword}=1", USER)
+    assert raised.value.sqlstate == "42501"
+
+
+@pytest.mark.parametrize("text", ["dbname=x", "dbname=x password=''", "postgresql:///x"])
+def test_ordinary_users_need_a_password(text: str) -> None:
+    """Without a password in the string an ordinary user does not get as far as connecting."""
+    with pytest.raises(PmppError, match="item 1: a password is required") as raised:
+        from_string("item 1", text, USER)
+    assert raised.value.sqlstate == "2F003"
+
+
+def test_ordinary_users_are_kept_from_the_credentials_of_the_server() -> None:
+    """The caller's own name is the default, and no certificate lies in wait."""
+    target = from_string("item 1", "dbname=x password=p", USER)
+    assert target.must_use_password
+    assert target.params["user"] == "bob"
+    assert target.params["gssencmode"] == "disable"
+    assert target.params["sslcert"] == target.params["sslkey"] == "/dev/null/none"
+
+
+def resolve(mapping: dict[str, str] | None, **fields: object) -> Target:
+    values = {name: getattr(FDW, name) for name in ForeignServer.__slots__} | fields
+    return from_server("item 1", ForeignServer(**values), mapping, USER)
+
+
+def test_server_options_that_libpq_does_not_know_are_left_out() -> None:
+    """Options of the wrapper such as fetch_size are not libpq's."""
+    target = resolve({"user": "u", "password": "p"})
+    assert target.label == 'server "shop"'
+    assert target.params["host"] == "db"
+    assert "fetch_size" not in target.params
+    assert target.must_use_password
+
+
+@pytest.mark.parametrize("no", ["false", "off", "no", "0", "F", "of"])
+def test_password_required_false_counts_for_postgres_fdw(no: str) -> None:
+    """postgres_fdw lets only superusers write this, so it can be believed."""
+    assert not resolve({"user": "u", "password_required": no}).must_use_password
+
+
+@pytest.mark.parametrize("yes", ["true", "on", "1", "", "o"])
+def test_password_required_otherwise(yes: str) -> None:
+    """Anything that PostgreSQL does not read as false leaves the password required."""
+    with pytest.raises(PmppError, match="a password is required"):
+        resolve({"user": "u", "password_required": yes})
+
+
+def test_password_required_false_counts_for_no_other_wrapper() -> None:
+    """Anybody could have written this into the mapping of a wrapper without a validator."""
+    with pytest.raises(PmppError, match="a password is required"):
+        resolve({"user": "u", "password_required": "false"}, is_postgres_fdw=False)
+
+
+def test_mapping_of_another_wrapper_sets_user_and_password_only() -> None:
+    """A mapping that its user wrote cannot redirect the connection or name files."""
+    mapping = {"user": "u", "password": "p", "host": "evil", "sslcert": "/x", "passfile": "/y"}
+    target = resolve(mapping, is_postgres_fdw=False)
+    assert target.params["host"] == "db"
+    assert target.params["sslcert"] == "/dev/null/none"
+    assert "passfile" not in target.params
+
+
+def test_usage_and_mapping_are_needed() -> None:
+    """A server without USAGE or without a mapping is an error that names it."""
+    with pytest.raises(PmppError, match="permission denied for foreign server shop") as raised:
+        resolve({}, has_usage=False)
+    assert raised.value.sqlstate == "42501"
+    with pytest.raises(PmppError, match='no user mapping of server "shop" applies to "bob"'):
+        resolve(None)
+
+
+def test_passwords_are_not_in_representations() -> None:
+    """A debugger or a log that prints these objects shows no password."""
+    assert "secret" not in repr(from_string("item 1", "dbname=x password=secret", USER))
+    assert "secret" not in repr(ForeignServer("s", {"password": "secret"}, True, True))

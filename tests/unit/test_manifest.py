@@ -1,0 +1,93 @@
+"""Checking manifests; what SQL users see of it is tested by the regression test bad_input."""
+
+from __future__ import annotations
+
+import pytest
+from pmpp.errors import PmppError
+from pmpp.manifest import SHOWN_LENGTH, Item, Task, parse
+
+GOOD = {
+    "connection": "c",
+    "queries": ["select 1"],
+    "cpu_multiplier": None,
+    "num_workers": None,
+    "setup_commands": None,
+    "result_format": None,
+}
+
+
+def item(**fields: object) -> Item:
+    (parsed,) = parse([GOOD | fields])
+    return parsed
+
+
+def test_defaults() -> None:
+    """What is left out takes the documented default."""
+    assert item() == Item(1, "c", ["select 1"], 1.0, None, (), None)
+
+
+@pytest.mark.parametrize(
+    ("queries", "num_workers", "cpu_multiplier", "cpus", "expected"),
+    [
+        (10, None, None, 4, 4),
+        (3, None, None, 4, 3),
+        (10, None, 1.5, 4, 6),
+        (10, None, 0.25, 4, 1),
+        (10, None, 0.25, 2, 1),
+        (10, None, 1.99, 1, 1),
+        (10, None, 1e308, 4, 10),
+        (10, 7, None, 4, 7),
+        (10, 7, 0.1, 4, 7),
+        (2, 7, None, 4, 2),
+    ],
+)
+def test_worker_count(
+    queries: int,
+    num_workers: int | None,
+    cpu_multiplier: float | None,
+    cpus: int,
+    expected: int,
+) -> None:
+    """The number of connections follows from CPUs, options and queries."""
+    parsed = item(queries=["q"] * queries, num_workers=num_workers, cpu_multiplier=cpu_multiplier)
+    assert parsed.worker_count(cpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "asks"),
+    [
+        ({"queries": ["a", "b"]}, True),
+        ({"queries": ["a"]}, False),
+        ({"queries": ["a", "b"], "num_workers": 2}, False),
+    ],
+)
+def test_asks_cpus(fields: dict[str, object], asks: bool) -> None:
+    """The CPUs are asked for only if the answer can make a difference."""
+    assert item(**fields).asks_cpus is asks
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "sqlstate"),
+    [
+        ({"connection": None}, "item 2: connection must not be null", "22004"),
+        ({"queries": ["a", None]}, "item 2: queries[2] must not be null", "22004"),
+        ({"queries": ["a", "\n\t"]}, "item 2: queries[2] must not be empty", "22023"),
+        ({"queries": [["a"]]}, "item 2: queries must be an array of one dimension", "2202E"),
+        ({"num_workers": 0}, "item 2: num_workers must be greater than zero, not 0", "22023"),
+        ({"result_format": "Text"}, 'item 2: unknown result_format "Text"', "22023"),
+    ],
+)
+def test_errors(fields: dict[str, object], message: str, sqlstate: str) -> None:
+    """An error names the item and the field, and has a fitting SQLSTATE."""
+    with pytest.raises(PmppError) as raised:
+        parse([GOOD, GOOD | fields])
+    assert raised.value.message == message
+    assert raised.value.sqlstate == sqlstate
+
+
+def test_long_queries_are_shortened() -> None:
+    """A message shows a long query on one line and shortened."""
+    shown = str(Task(item(), 3, "select\n" + "x" * 1000, "server s"))
+    assert shown.startswith("query 3 of item 1 on server s: select xxx")
+    assert shown.endswith("x...")
+    assert len(shown) < SHOWN_LENGTH + 50
