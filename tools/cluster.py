@@ -45,6 +45,8 @@ class Cluster:
         settings: parameters of the server, besides SETTINGS.
         hba: lines to put before those of HBA.
         environment: variables of the server process, which has few of its own.
+        leads_to_itself: True if a connection string without host and port, used inside the
+            server, is to lead back to it.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Cluster:
         settings: Mapping[str, str] | None = None,
         hba: Iterable[str] = (),
         environment: Mapping[str, str] | None = None,
+        *,
+        leads_to_itself: bool = False,
     ) -> None:
         bindir = subprocess.check_output([pg_config, "--bindir"], text=True).strip()
         self.bindir = Path(bindir)
@@ -62,9 +66,12 @@ class Cluster:
         self.log = self.directory / "log"
         self._settings = {**SETTINGS, **(settings or {})}
         self._hba = [*hba, HBA]
-        self._environment = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"} | dict(
-            environment or {}
-        )
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            **(self.environment() if leads_to_itself else {}),
+            **(environment or {}),
+        }
 
     @property
     def host(self) -> str:

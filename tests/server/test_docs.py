@@ -1,0 +1,48 @@
+"""The examples in the documentation print what the documentation says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+from helpers import PG_CONFIG
+
+TOP = Path(__file__).parents[2]
+EXAMPLE = re.compile(r"^```sql\n(.*?)^```\n(?:\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Cluster]:
+    """A server on which 'dbname=shop' leads back to itself."""
+    with Cluster(PG_CONFIG, leads_to_itself=True) as cluster:
+        psql(cluster, "postgres", "create database archive")
+        yield cluster
+
+
+def psql(cluster: Cluster, database: str, script: str) -> str:
+    """Run a script in psql and return all that it prints."""
+    done = subprocess.run(
+        ["psql", "-Xq", "-h", cluster.host, "-p", str(cluster.port), "-U", "postgres", "-d", database],
+        input=script, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["README.md", "doc/pmpp.md"])
+def test_examples(shop: Cluster, name: str) -> None:
+    """Run all examples of a document in one session."""
+    examples = EXAMPLE.findall((TOP / name).read_text())
+    assert len(examples) >= 1
+    psql(shop, "postgres", "create database shop")
+    script = "set client_min_messages to warning;\n\\set SHOW_CONTEXT never\n"
+    script += "\n".join(f"{statements}\n\\echo ==next==" for statements, _ in examples)
+    printed = psql(shop, "shop", script).split("==next==\n")
+    psql(shop, "postgres", "drop database shop with (force)")
+    for (statements, expected), output in zip(examples, printed, strict=False):
+        lines = [line.rstrip() for line in output.strip("\n").splitlines()]
+        wanted = [line.rstrip() for line in expected.strip("\n").splitlines()]
+        assert lines == wanted, statements
