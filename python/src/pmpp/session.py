@@ -91,7 +91,7 @@ class Session:
         Raises:
             PmppError: if pmpp is not there, may not be used, or gives no sensible answer.
         """
-        answers: list[bytes | None] = []
+        answers: list[abc.PGresult] = []
         problem = f"could not ask {self.target.label} for its number of CPUs"
         hint = (
             "Set num_workers, or install pmpp in the remote database and grant its role pmpp "
@@ -101,20 +101,21 @@ class Session:
             yield from self._run(
                 "select pmpp.num_cpus()",
                 f"connection of {self.where}",
-                lambda result: answers.append(result.get_value(0, 0)),
+                answers.append,
             )
         except PmppError as ex:
             raise PmppError(
                 f"{self.where}: {problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint
             ) from None
-        answer = answers[0] if len(answers) == 1 else None
-        if not (answer and answer.isdigit() and 1 <= int(answer) <= MOST_CPUS):
+        (answer,) = answers
+        value = answer.get_value(0, 0) if answer.ntuples == 1 and answer.nfields == 1 else None
+        if not (value and value.isdigit() and 1 <= int(value) <= MOST_CPUS):
             raise PmppError(
                 f"{self.where}: {problem}: no usable answer from pmpp.num_cpus()",
                 sqlstate=errors.CONNECTION_FAILURE,
                 hint=hint,
             )
-        return int(answer)
+        return int(value)
 
     def setup(self, number: int, command: str) -> Waiting:
         """Run one of the user's setup commands and throw its rows away.
