@@ -51,7 +51,7 @@ include $(PGXS)
 
 # ---- Building ----
 
-PYTHON_SOURCES := $(wildcard python/src/pmpp/*)
+PYTHON_SOURCES := $(wildcard python/src/pmpp/*.py) python/src/pmpp/py.typed
 PACKAGE_DIR := $(DESTDIR)$(pkglibdir)/pmpp/$(EXTVERSION)
 
 all: build/package.done ## build the extension and its Python package into build/
