@@ -15,8 +15,10 @@ from pmpp.engine import Delivery, Engine
 from pmpp.errors import PmppError
 from pmpp.manifest import parse
 from pmpp.rows import literals
+from pmpp.session import Settings
 
 SUPERUSER = Caller("postgres", True, 42)
+SETTINGS = Settings()
 
 
 class Interrupted(Exception):
@@ -25,6 +27,7 @@ class Interrupted(Exception):
 
 def engine(
     *items: dict[str, object],
+    settings: Settings = SETTINGS,
     check_interrupts: Callable[[], None] = lambda: None,
     on_notice: Callable[[Notice], None] = lambda notice: None,
 ) -> Engine:
@@ -32,7 +35,7 @@ def engine(
               "result_format"]  # fmt: skip
     manifest = parse([dict.fromkeys(fields) | item for item in items])
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
-    return Engine(manifest, targets, check_interrupts, on_notice)
+    return Engine(manifest, targets, settings, check_interrupts, on_notice)
 
 
 def rows(deliveries: Iterator[Delivery]) -> list[str]:

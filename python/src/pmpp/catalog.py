@@ -14,6 +14,7 @@ from . import errors
 from .conninfo import Caller, ForeignServer
 from .errors import PmppError
 from .rows import ColumnCast, Values
+from .session import Settings
 
 _CALLER = """
     select current_user::pg_catalog.text as name,
@@ -23,7 +24,13 @@ _CALLER = """
      where r.rolname operator(pg_catalog.=) current_user
 """
 
-_WORK_MEM = "select pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as bytes"
+_SETTINGS = """
+    select pg_catalog.current_setting('lc_monetary') as lc_monetary,
+           pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as work_mem,
+           pg_catalog.current_setting('pmpp.max_result_size', true) as max_result_size
+"""
+
+_SIZE = "select pg_catalog.pg_size_bytes($1) as bytes"
 
 # Only superusers can create functions in C, so nobody else's wrapper passes for postgres_fdw.
 _FOREIGN_SERVERS = """
@@ -99,10 +106,21 @@ class Catalog:
         (row,) = self._select(_CALLER)
         return Caller(row["name"], row["is_superuser"], row["pid"])
 
-    def work_mem(self) -> int:
-        """Return the setting work_mem in bytes."""
-        (row,) = self._select(_WORK_MEM)
-        return int(row["bytes"])
+    def settings(self) -> tuple[Settings, int]:
+        """Return the settings that sessions have to know, and work_mem in bytes."""
+        (row,) = self._select(_SETTINGS)
+        if not row["max_result_size"]:  # null if never set, empty if reset
+            return Settings(row["lc_monetary"]), row["work_mem"]
+        try:
+            (size,) = self._select(_SIZE, ("pg_catalog.text", row["max_result_size"]))
+        except self._plpy.SPIError as ex:
+            raise PmppError(
+                f"invalid value for pmpp.max_result_size: {row['max_result_size']}",
+                sqlstate=errors.INVALID_PARAMETER_VALUE,
+                detail=local_error(ex).detail,
+                hint="Write a size such as 512MB or 4GB.",
+            ) from None
+        return Settings(row["lc_monetary"], size["bytes"]), row["work_mem"]
 
     def foreign_servers(self, names: Sequence[str]) -> dict[str, ForeignServer]:
         """Return those of the names that are foreign servers."""

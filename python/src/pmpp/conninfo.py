@@ -138,7 +138,7 @@ def from_string(where: str, text: str, caller: Caller) -> Target:
                     sqlstate=errors.INSUFFICIENT_PRIVILEGE,
                 )
         _require_password(where, label, params)
-    return _target(label, params, caller, must_use_password=not caller.is_superuser)
+    return _target(where, label, params, caller, must_use_password=not caller.is_superuser)
 
 
 def from_server(
@@ -184,7 +184,7 @@ def from_server(
     must_use_password = not (caller.is_superuser or may_do_without)
     if must_use_password:
         _require_password(where, label, params)
-    return _target(label, params, caller, must_use_password=must_use_password)
+    return _target(where, label, params, caller, must_use_password=must_use_password)
 
 
 def unknown_connection(where: str, text: str) -> PmppError:
@@ -218,9 +218,14 @@ def _require_password(where: str, label: str, params: Mapping[str, str]) -> None
 
 
 def _target(
-    label: str, params: Mapping[str, str], caller: Caller, *, must_use_password: bool
+    where: str, label: str, params: Mapping[str, str], caller: Caller, *, must_use_password: bool
 ) -> Target:
     full = {**DEFAULTS, "application_name": f"pmpp {caller.pid}", **params}
+    if not re.fullmatch(r"\s*-?\d+\s*", full["connect_timeout"], re.ASCII):
+        raise PmppError(
+            f"{where}: connect_timeout must be an integer, not {full['connect_timeout']}",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+        )
     full["client_encoding"] = "UTF8"
     if not caller.is_superuser:
         full.setdefault("user", caller.name)

@@ -63,11 +63,7 @@ def check(result: abc.PGresult, where: str, label: str) -> None:
         )
     sqlstate = _field(result, DiagnosticField.SQLSTATE)
     if sqlstate is None:
-        raise PmppError(
-            f"lost the connection to {label}",
-            sqlstate=errors.CONNECTION_FAILURE,
-            detail=f"{result.get_error_message()}\n{sentence(where)}",
-        )
+        raise lost_connection(label, result.get_error_message(), where)
     detail = _field(result, DiagnosticField.MESSAGE_DETAIL)
     raise PmppError(
         _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the remote gave no message",
@@ -80,6 +76,15 @@ def check(result: abc.PGresult, where: str, label: str) -> None:
 def _field(result: abc.PGresult, code: DiagnosticField) -> str | None:
     value = result.error_field(code)
     return None if value is None else value.decode(errors="replace")
+
+
+def lost_connection(label: str, message: str, where: str) -> PmppError:
+    """Return the error for a connection that ended while it was in use."""
+    return PmppError(
+        f"lost the connection to {label}",
+        sqlstate=errors.CONNECTION_FAILURE,
+        detail=f"{message}\n{sentence(where)}",
+    )
 
 
 def sentence(where: str) -> str:

@@ -20,7 +20,8 @@ DATATYPE_MISMATCH = "42804"
 INSUFFICIENT_PRIVILEGE = "42501"
 UNDEFINED_OBJECT = "42704"
 FEATURE_NOT_SUPPORTED = "0A000"
-OBJECT_NOT_IN_PREREQUISITE_STATE = "55000"
+PROGRAM_LIMIT_EXCEEDED = "54000"
+INVALID_BINARY_REPRESENTATION = "22P03"
 INTERNAL_ERROR = "XX000"
 
 
@@ -47,3 +48,7 @@ class PmppError(Exception):
         self.sqlstate = sqlstate
         self.detail = detail
         self.hint = hint
+
+
+class ConnectError(PmppError):
+    """A connection that could not be made."""

@@ -17,6 +17,9 @@ from psycopg.adapt import AdaptersMap, Buffer, Loader, Transformer
 from psycopg.pq import Format, abc
 from psycopg.types.string import TextLoader
 
+from . import errors
+from .errors import PmppError
+
 Values = Sequence[str | None]
 ColumnCast = Callable[[Values], Values]
 
@@ -147,7 +150,13 @@ def _binary_loader(convert: Callable[[bytes], bytes | str], encoding: str) -> ty
         format = Format.BINARY
 
         def load(self, data: Buffer) -> str:
-            value = convert(bytes(data))
+            try:
+                value = convert(bytes(data))
+            except (IndexError, struct.error):
+                raise PmppError(
+                    "a value is not what its type looks like in binary",
+                    sqlstate=errors.INVALID_BINARY_REPRESENTATION,
+                ) from None
             return value if isinstance(value, str) else str(value, encoding)
 
     return BinaryLoader

@@ -65,14 +65,16 @@ def rows(plpy: Any, query_manifest: object, column_types: list[int] | None) -> I
     try:
         catalog = Catalog(plpy)
         items = manifest.parse(query_manifest)
+        settings, work_mem = catalog.settings()
         engine = Engine(
             items,
             _targets(plpy, catalog, items),
+            settings,
             catalog.check_interrupts,
             lambda notice: _forward_notice(plpy, notice),
         )
         batches = _batches(plpy, call, engine, _Columns(catalog, column_types))
-        ahead = _run_ahead(batches, catalog.work_mem())
+        ahead = _run_ahead(batches, work_mem)
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
     return chain.from_iterable(_marked(call, ahead, batches))
@@ -102,7 +104,7 @@ def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | N
     if call is not None and call.failure is not None:
         error = call.failure
         return [error.sqlstate, error.message, error.detail, error.hint]
-    is_about_a_value = sqlstate[:2] not in ("57", "XX")
+    is_about_a_value = sqlstate[:2] in ("22", "23", "42")
     if call is not None and call.delivering is not None and is_about_a_value:
         detail = "\n".join(filter(None, [detail, f"In a row of {call.delivering}"]))
     return [sqlstate, message, detail or None, hint or None]
@@ -236,6 +238,7 @@ def _batches(plpy: Any, call: _Call, engine: Engine, columns: _Columns) -> Itera
         for delivery in engine.run():
             for batch in columns.literals(delivery):
                 yield delivery.task, batch
+            del delivery  # free the result before the next one is received
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
 

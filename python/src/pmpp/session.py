@@ -1,123 +1,108 @@
-"""One connection to a remote server, as generators that do no waiting of their own.
+"""One connection to a remote server, and what it can be asked to do.
 
-Each generator method yields what it waits for and is resumed when that has come:
-
-- `(fd, events)`: it is sent those of the `selectors` events that have come on the descriptor;
-- `None`: nothing; the others take their turn, and what was delivered is taken away.
-
-While `Session.is_late` says that it has waited too long, `TimeoutError` is thrown into it.
+The methods that talk to the remote are generators, see `waiting`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator
+import fcntl
+import sys
+import termios
+from collections.abc import Callable
 from contextlib import suppress
-from selectors import EVENT_READ, EVENT_WRITE
+from dataclasses import dataclass
 
-from psycopg import ConnectionInfo, NotSupportedError, OperationalError, capabilities
-from psycopg.conninfo import conninfo_attempts, make_conninfo
-from psycopg.pq import ExecStatus, Format, PGconn, PollingStatus, TransactionStatus, abc
+from psycopg import ConnectionInfo, NotSupportedError, OperationalError, capabilities, sql
+from psycopg.pq import ExecStatus, Format, TransactionStatus, abc
 
 from . import diagnostics, errors
+from .connect import connect
 from .conninfo import Target
 from .diagnostics import Notice
 from .errors import PmppError
 from .manifest import Task
 from .rows import BINARY_TYPES
+from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
 
-Wait = tuple[int, int] | None
-Waiting = Generator[Wait, int, None]
 Deliver = Callable[[abc.PGresult], None]
 
 CHUNK_ROWS = 1000
 MOST_CPUS = 65536  # a remote that claims more is not believed
+MONEY = 790  # the oid of the type
 
-_EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE}
+_NO_BYTES = bytes(4)  # room for a C int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of the local server that sessions have to know.
+
+    Attributes:
+        lc_monetary: how amounts of money are written.
+        max_result_size: the largest result to hold in memory, in bytes as they are received.
+    """
+
+    lc_monetary: str = "C"
+    max_result_size: int = 1 << 30
 
 
 class Session:
-    """A connection, and what it can be asked to do.
+    """A connection.
 
     Args:
         where: which item of the manifest it belongs to, for messages.
         target: where to connect to.
+        settings: those of the local server.
         on_notice: called with each notice or warning that the remote sends.
+
+    Attributes:
+        pgconn: the connection of libpq, None before `connect` and after `close`.
+        received: the bytes received of a result that is not complete yet.
     """
 
-    pgconn: abc.PGconn
-
-    def __init__(self, where: str, target: Target, on_notice: Callable[[Notice], None]) -> None:
+    def __init__(
+        self, where: str, target: Target, settings: Settings, on_notice: Callable[[Notice], None]
+    ) -> None:
         self.where = where
         self.target = target
-        self.is_connected = False
-        self._deadline: float | None = None
-        self._is_open = False
+        self.pgconn: abc.PGconn | None = None
+        self.received = 0
+        self._settings = settings
         self._on_notice = on_notice
+        self._reads_money = True
 
-    def connect(self) -> Waiting:
-        """Connect, trying one address after the other, and agree on how values are written.
-
-        Raises:
-            PmppError: if no address answers within its connect_timeout, or if the remote
-                did not ask for the password and had to.
-        """
-        failures = []
-        try:
-            attempts = conninfo_attempts(self.target.params)
-        except OperationalError as ex:
-            raise self._cannot_connect([str(ex)]) from None
-        for params in attempts:
-            try:
-                yield from self._attempt(params)
-                break
-            except TimeoutError:
-                host = params.get("hostaddr") or params.get("host")
-                failures.append(f"{host} did not answer within {params['connect_timeout']} s")
-            except OperationalError as ex:
-                failures.append(str(ex))
-            self.close()
-        else:
-            raise self._cannot_connect(failures)
-        self._deadline = None
-        self.is_connected = True
-        self.pgconn.nonblocking = 1
-        self._check_password()
+    def connect(self) -> Steps[None]:
+        """Connect, and agree on how values are written; see `connect.connect`."""
+        self.pgconn = yield from connect(self.where, self.target, self._on_notice)
         yield from self._configure()
 
-    def ask_cpus(self) -> Generator[Wait, int, int]:
+    def ask_cpus(self) -> Steps[int]:
         """Return the number of CPUs of the remote machine, as pmpp says there.
 
         Raises:
             PmppError: if pmpp is not there, may not be used, or gives no sensible answer.
         """
-        answers: list[abc.PGresult] = []
-        problem = f"could not ask {self.target.label} for its number of CPUs"
+        problem = f"{self.where}: could not ask {self.target.label} for its number of CPUs"
         hint = (
             "Set num_workers, or install pmpp in the remote database and grant its role pmpp "
             "to the user who connects."
         )
+        answers: list[abc.PGresult] = []
         try:
-            yield from self._run(
-                "select pmpp.num_cpus()",
-                f"connection of {self.where}",
-                answers.append,
-            )
+            yield from self._run("select pmpp.num_cpus()", self.where, answers.append)
         except PmppError as ex:
-            raise PmppError(
-                f"{self.where}: {problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint
-            ) from None
-        (answer,) = answers
-        value = answer.get_value(0, 0) if answer.ntuples == 1 and answer.nfields == 1 else None
-        if not (value and value.isdigit() and 1 <= int(value) <= MOST_CPUS):
-            raise PmppError(
-                f"{self.where}: {problem}: no usable answer from pmpp.num_cpus()",
-                sqlstate=errors.CONNECTION_FAILURE,
-                hint=hint,
-            )
-        return int(value)
+            raise PmppError(f"{problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint) from None
+        if [(answer.ntuples, answer.nfields) for answer in answers] == [(1, 1)]:
+            value = answers[0].get_value(0, 0)
+            if value and value.isdigit() and 1 <= int(value) <= MOST_CPUS:
+                return int(value)
+        raise PmppError(
+            f"{problem}: no usable answer from pmpp.num_cpus()",
+            sqlstate=errors.CONNECTION_FAILURE,
+            hint=hint,
+        )
 
-    def setup(self, number: int, command: str) -> Waiting:
+    def setup(self, number: int, command: str) -> Steps[None]:
         """Run one of the user's setup commands and throw its rows away.
 
         Raises:
@@ -126,7 +111,7 @@ class Session:
         where = f"setup command {number} of {self.where} on {self.target.label}: {command}"
         yield from self._run(command, where)
 
-    def query(self, task: Task, deliver: Deliver) -> Waiting:
+    def query(self, task: Task, deliver: Deliver) -> Steps[None]:
         """Run a query and hand over every result of it, in order.
 
         A result comes whole, or in chunks of CHUNK_ROWS rows if libpq can (17 and later).
@@ -135,137 +120,161 @@ class Session:
             PmppError: if the query fails, with the remote's own fields.
         """
         where = str(task)
-        sql = self._encode(task.sql, where)
+        statement = self._encode(task.sql, where)
         if task.item.result_format is None:
-            self.pgconn.send_query(sql)
+            self._send(where, "send_query", statement)
         elif task.item.result_format == "text":
-            self.pgconn.send_query_params(sql, None)
+            self._send(where, "send_query_params", statement, None)
         else:
-            result_format = yield from self._prepare(sql, where)
-            self.pgconn.send_query_prepared(b"", None, result_format=result_format)
+            yield from self._send_binary(statement, where)
         if capabilities.has_stream_chunked():
-            self.pgconn.set_chunked_rows_mode(CHUNK_ROWS)
+            self._send(where, "set_chunked_rows_mode", CHUNK_ROWS)
         yield from self._results(where, deliver)
 
-    @property
     def encoding(self) -> str:
-        """The Python codec of what the remote sends and reads.
+        """Return the Python codec of what the remote sends and reads.
 
-        UTF-8, unless a setup command chose otherwise.
+        It is UTF-8, unless a setup command chose otherwise.
+
+        Raises:
+            PmppError: if Python has no such codec.
         """
-        encoding = ConnectionInfo(self.pgconn).encoding
+        try:
+            encoding = ConnectionInfo(self._conn).encoding
+        except NotSupportedError as ex:
+            raise PmppError(
+                f"{self.where}: client_encoding is not supported: {ex}",
+                sqlstate=errors.FEATURE_NOT_SUPPORTED,
+            ) from None
         return "utf-8" if encoding == "ascii" else encoding
 
     @property
     def is_running(self) -> bool:
         """True if the remote is at work on something that can be cancelled."""
-        return self._is_open and self.pgconn.transaction_status == TransactionStatus.ACTIVE
-
-    def is_late(self, now: float) -> bool:
-        """Return True if the step under way should have ended by that time (`time.monotonic`)."""
-        return self._deadline is not None and now > self._deadline
+        pgconn = self.pgconn
+        return pgconn is not None and pgconn.transaction_status == TransactionStatus.ACTIVE
 
     def close(self) -> None:
         """Close the connection, in whatever state it is."""
-        if self._is_open:
+        if self.pgconn is not None:
             self.pgconn.finish()
-            self._is_open = False
+            self.pgconn = None
 
-    def _attempt(self, params: dict[str, str | int | None]) -> Waiting:
-        """Connect to one address; raise OperationalError if that fails."""
-        timeout = int(params["connect_timeout"] or 0)
-        self._deadline = time.monotonic() + timeout if timeout > 0 else None
-        self.pgconn = PGconn.connect_start(make_conninfo("", **params).encode())
-        self._is_open = True
-        self.pgconn.notice_handler = lambda result: self._on_notice(diagnostics.notice(result))
-        while True:
-            status = self.pgconn.connect_poll()
-            if status == PollingStatus.OK:
-                return
-            if status == PollingStatus.FAILED:
-                raise OperationalError(self.pgconn.get_error_message())
-            yield self.pgconn.socket, _EVENTS[PollingStatus(status)]
+    @property
+    def _conn(self) -> abc.PGconn:
+        assert self.pgconn is not None
+        return self.pgconn
 
-    def _cannot_connect(self, failures: list[str]) -> PmppError:
-        return PmppError(
-            f"{self.where}: could not connect to {self.target.label}",
-            sqlstate=errors.UNABLE_TO_CONNECT,
-            detail="\n".join(failures),
-        )
-
-    def _check_password(self) -> None:
-        if self.target.must_use_password and not self.pgconn.used_password:
-            raise PmppError(
-                f"{self.where}: {self.target.label} did not ask for the password",
-                sqlstate=errors.PROHIBITED_STATEMENT,
-                detail="Users who are not superusers may connect only where the remote server "
-                "checks the password.",
-                hint="Change the authentication method of the remote server.",
-            )
-
-    def _configure(self) -> Waiting:
+    def _configure(self) -> Steps[None]:
         """Have values written as we read them, and work ended when we are gone."""
+        pgconn = self._conn
         commands = []
-        datestyle = self.pgconn.parameter_status(b"DateStyle")
-        if datestyle is not None and not datestyle.startswith(b"ISO"):
+        if not (pgconn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO"):
             commands.append("set datestyle to iso")
-        if self.pgconn.parameter_status(b"IntervalStyle") not in (None, b"postgres"):
+        if pgconn.parameter_status(b"IntervalStyle") not in (None, b"postgres"):
             commands.append("set intervalstyle to postgres")
-        if 90000 <= self.pgconn.server_version < 120000:
+        if 90000 <= pgconn.server_version < 120000:
             commands.append("set extra_float_digits to 3")
         if commands:
-            yield from self._run("; ".join(commands), f"connection of {self.where}")
-        if self.pgconn.server_version >= 140000:
-            # Not every platform can. There the remote ends its work when it next sends a row.
-            with suppress(PmppError):
-                yield from self._run("set client_connection_check_interval to '1s'", "")
+            yield from self._run("; ".join(commands), self.where)
+        # What follows is not to be had everywhere. Without the first, the remote notices
+        # only when it next sends that nobody reads; without the other, money is refused.
+        commands = []
+        if pgconn.server_version >= 140000:
+            commands.append("set client_connection_check_interval to '1s'")
+        if pgconn.server_version >= 90000:
+            commands.append(f"set lc_monetary to {sql.quote(self._settings.lc_monetary)}")
+        if commands and not (yield from self._try("; ".join(commands))):
+            for command in commands:
+                self._reads_money = yield from self._try(command)
 
-    def _prepare(self, sql: bytes, where: str) -> Generator[Wait, int, int]:
-        """Prepare a query, and return the format to run it in.
+    def _try(self, command: str) -> Steps[bool]:
+        """Run a command and return True if it worked."""
+        try:
+            yield from self._run(command, self.where)
+        except PmppError:
+            return False
+        return True
 
-        Binary, unless a column has a type that `rows` cannot read in binary.
-        """
-        self.pgconn.send_prepare(b"", sql)
-        yield from self._results(where)
-        described: list[abc.PGresult] = []
-        self.pgconn.send_describe_prepared(b"")
-        yield from self._results(where, described.append)
-        columns = range(described[0].nfields)
-        readable = all(described[0].ftype(column) in BINARY_TYPES for column in columns)
-        return Format.BINARY if readable else Format.TEXT
-
-    def _run(self, command: str, where: str, deliver: Deliver | None = None) -> Waiting:
-        self.pgconn.send_query(self._encode(command, where))
+    def _run(self, command: str, where: str, deliver: Deliver | None = None) -> Steps[None]:
+        self._send(where, "send_query", self._encode(command, where))
         yield from self._results(where, deliver)
 
-    def _results(self, where: str, deliver: Deliver | None = None) -> Waiting:
+    def _send_binary(self, statement: bytes, where: str) -> Steps[None]:
+        """Prepare a query and run it in binary format.
+
+        In text, if a column has a type that `rows` cannot read in binary.
+        """
+        self._send(where, "send_prepare", b"", statement)
+        yield from self._results(where)
+        described: list[abc.PGresult] = []
+        self._send(where, "send_describe_prepared", b"")
+        yield from self._results(where, described.append)
+        types = [r.ftype(column) for r in described for column in range(r.nfields)]
+        readable = all(oid in BINARY_TYPES for oid in types)
+        result_format = Format.BINARY if readable else Format.TEXT
+        self._send(where, "send_query_prepared", b"", None, None, result_format)
+
+    def _send(self, where: str, method: str, *arguments: object) -> None:
+        """Call one of libpq's functions that send."""
+        try:
+            getattr(self._conn, method)(*arguments)
+        except OperationalError as ex:
+            raise diagnostics.lost_connection(self.target.label, str(ex), where) from None
+
+    def _results(self, where: str, deliver: Deliver | None = None) -> Steps[None]:
         """Send what is still to be sent, then receive until the remote is ready again."""
-        pgconn = self.pgconn
-        while pgconn.flush():
-            if (yield pgconn.socket, EVENT_READ | EVENT_WRITE) & EVENT_READ:
-                self._receive()
+        pgconn = self._conn
+        while self._flush():
+            if (yield Wait(pgconn.socket, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
+                self._receive(where)
         while True:
             while pgconn.is_busy():
-                yield pgconn.socket, EVENT_READ
-                self._receive()
+                yield Wait(pgconn.socket, EVENT_READ)
+                self._receive(where)
             result = pgconn.get_result()
+            self.received = 0
             if result is None:
                 return
             diagnostics.check(result, where, self.target.label)
             if deliver:
+                self._check_money(result, where)
                 deliver(result)
             if result.status == ExecStatus.TUPLES_CHUNK:
                 yield None
 
-    def _receive(self) -> None:
-        # get_result() tells more of a failure: what the remote said before it hung up
-        with suppress(OperationalError):
-            self.pgconn.consume_input()
+    def _flush(self) -> int:
+        with suppress(OperationalError):  # get_result() tells what the remote said
+            return self._conn.flush()
+        return 0
+
+    def _receive(self, where: str) -> None:
+        with suppress(OperationalError):  # get_result() tells what the remote said
+            waiting = fcntl.ioctl(self._conn.socket, termios.FIONREAD, _NO_BYTES)
+            self.received += int.from_bytes(waiting, sys.byteorder)
+            self._conn.consume_input()
+        if self.received > self._settings.max_result_size:
+            raise PmppError(
+                "the result is larger than pmpp.max_result_size",
+                sqlstate=errors.PROGRAM_LIMIT_EXCEEDED,
+                detail=diagnostics.sentence(where),
+                hint="Cut the query into smaller ones, or set pmpp.max_result_size.",
+            )
+
+    def _check_money(self, result: abc.PGresult, where: str) -> None:
+        if not self._reads_money and MONEY in map(result.ftype, range(result.nfields)):
+            raise PmppError(
+                f"{self.target.label} cannot write values of type money as they are read here",
+                sqlstate=errors.FEATURE_NOT_SUPPORTED,
+                detail=diagnostics.sentence(where),
+                hint=f"It does not have the locale {self._settings.lc_monetary}, which is "
+                "lc_monetary here. Have the query cast the column to numeric.",
+            )
 
     def _encode(self, text: str, where: str) -> bytes:
         try:
-            return text.encode(self.encoding)
-        except (UnicodeEncodeError, NotSupportedError):
+            return text.encode(self.encoding())
+        except UnicodeEncodeError:
             raise PmppError(
                 "the statement has characters that client_encoding of the connection lacks",
                 sqlstate=errors.UNTRANSLATABLE_CHARACTER,

@@ -1,0 +1,94 @@
+"""Making a connection: one address after the other, none for longer than its timeout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psycopg
+from psycopg import OperationalError
+from psycopg.conninfo import conninfo_attempts, make_conninfo
+from psycopg.pq import PGconn, PollingStatus, abc
+
+from . import diagnostics, errors
+from .conninfo import Target
+from .diagnostics import Notice
+from .errors import ConnectError, PmppError
+from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
+
+_EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE}
+
+Parameters = dict[str, str | int | None]
+
+
+def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> Steps[abc.PGconn]:
+    """Return a connection that the caller may use.
+
+    Args:
+        where: which item of the manifest it is for, for messages.
+        target: where to connect to.
+        on_notice: called with each notice that the remote sends.
+
+    Raises:
+        ConnectError: if no address answers within its connect_timeout.
+        PmppError: if the remote did not ask for the password and had to.
+    """
+    failures = []
+    for params in _attempts(where, target):
+        try:
+            pgconn = yield from _attempt(params, on_notice)
+        except TimeoutError:
+            host = params.get("hostaddr") or params.get("host")
+            failures.append(f"{host} did not answer within {params['connect_timeout']} s")
+        except OperationalError as ex:
+            failures.append(str(ex))
+        else:
+            _check_password(where, target, pgconn)
+            return pgconn
+    raise _cannot_connect(where, target, failures)
+
+
+def _attempts(where: str, target: Target) -> list[Parameters]:
+    """Return the parameters for each address that the hosts of the target have."""
+    try:
+        return list(conninfo_attempts(target.params))
+    except (psycopg.Error, ValueError) as ex:  # unknown hosts, names that cannot be hosts
+        raise _cannot_connect(where, target, [str(ex)]) from None
+
+
+def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[abc.PGconn]:
+    """Connect to one address; raise OperationalError if that fails."""
+    timeout = int(params["connect_timeout"] or 0)
+    deadline = time.monotonic() + timeout if timeout > 0 else None
+    pgconn = PGconn.connect_start(make_conninfo("", **params).encode())
+    try:
+        pgconn.notice_handler = lambda result: on_notice(diagnostics.notice(result))
+        while (status := pgconn.connect_poll()) != PollingStatus.OK:
+            if status == PollingStatus.FAILED:
+                raise OperationalError(pgconn.get_error_message())
+            yield Wait(pgconn.socket, _EVENTS[PollingStatus(status)], deadline)
+    except BaseException:
+        pgconn.finish()
+        raise
+    pgconn.nonblocking = 1
+    return pgconn
+
+
+def _check_password(where: str, target: Target, pgconn: abc.PGconn) -> None:
+    if target.must_use_password and not pgconn.used_password:
+        pgconn.finish()
+        raise PmppError(
+            f"{where}: {target.label} did not ask for the password",
+            sqlstate=errors.PROHIBITED_STATEMENT,
+            detail="Users who are not superusers may connect only where the remote server "
+            "checks the password.",
+            hint="Change the authentication method of the remote server.",
+        )
+
+
+def _cannot_connect(where: str, target: Target, failures: list[str]) -> ConnectError:
+    return ConnectError(
+        f"{where}: could not connect to {target.label}",
+        sqlstate=errors.UNABLE_TO_CONNECT,
+        detail="\n".join(failures),
+    )
