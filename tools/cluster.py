@@ -111,6 +111,10 @@ class Cluster:
         """Return variables with which libpq finds the server."""
         return {"PGHOST": self.host, "PGPORT": str(self.port), "PGUSER": "postgres"}
 
+    def superuser(self, dbname: str = "postgres") -> str:
+        """Return a connection string for a database, as superuser and by the socket."""
+        return f"host={self.host} port={self.port} user=postgres dbname={dbname}"
+
     def __enter__(self) -> Cluster:
         try:
             self.start()

@@ -7,55 +7,74 @@ import pty
 import re
 import select
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
+from cluster import Cluster
+from forwarder import Forwarder
+from helpers import PG_CONFIG, eventually
+from psycopg import sql
 
 Connect = Callable[..., psycopg.Connection]
 
 LIMIT = 0.5  # seconds from the cancel to the error
 
 
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """A connection string of something that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"host=127.0.0.1 port={listener.getsockname()[1]}"
+PLACES = ["connecting", "authentication", "cpus", "setup", "query", "half_result", "sending"]
+FORMS = {
+    "polymorphic": "select * from pmpp.distribute(null::int, {}::pmpp.query_manifest[])",
+    "record": "select * from pmpp.distribute({}::pmpp.query_manifest[]) as (i int)",
+}
 
 
-POLYMORPHIC = "select * from pmpp.distribute(null::int, {manifest}::pmpp.query_manifest[])"
-RECORD = "select * from pmpp.distribute({manifest}::pmpp.query_manifest[]) as (i int)"
-
-
-@pytest.fixture(params=[POLYMORPHIC, RECORD], ids=["polymorphic", "record"])
+@pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
     """The two ways in which rows are returned."""
-    return str(request.param)
+    return FORMS[request.param]
 
 
-@pytest.fixture(params=["connecting", "setup", "query", "rows"])
-def call(request: pytest.FixtureRequest, form: str, here: str, silent: str) -> str:
+@pytest.fixture(params=[1, 50])
+def workers(request: pytest.FixtureRequest) -> int:
+    """How many connections wait."""
+    return int(request.param)
+
+
+@pytest.fixture(params=PLACES)
+def call(
+    request: pytest.FixtureRequest, form: str, workers: int, remote: Cluster, there: str
+) -> Iterator[str]:
     """A call that waits in one of the places where a call can wait."""
-    connection, query, setup = {
-        "connecting": (silent, "select 1", None),
-        "setup": (here, "select 1", ["select pg_sleep(100)"]),
-        "query": (here, "select 1 from pg_sleep(100)", None),
-        "rows": (here, "select 1 from generate_series(1, 1000000000)", None),
+    sleep = "select 1 from pg_sleep(100)"
+    rows = "select 1 from generate_series(1, 100000000)"
+    # More than the network buffers. PL/Python takes a second to read 200 MB of queries.
+    long = "x" * (8_000_000 if workers == 1 else 1_500_000)
+    fault, after, query, setup, count = {
+        "connecting": ("mute", 0, "select 1", None, workers),
+        "authentication": ("stall", 5, "select 1", None, workers),
+        "cpus": ("none", 0, "select 1", None, None),
+        "setup": ("none", 0, "select 1", [sleep], workers),
+        "query": ("none", 0, sleep, None, workers),
+        "half_result": ("stall", 100_000, rows, None, workers),
+        "sending": ("deaf", 10_000, f"select /*{long}*/ 1", None, workers),
     }[request.param]
+    network = Forwarder(remote.port, fault, after)
+    dbname = "slow_cpus" if request.param == "cpus" else "postgres"
+    connection = f"{there} port={network.port} dbname={dbname}"
 
     def literal(value: object) -> str:
-        return psycopg.sql.Literal(value).as_string(None)
+        return sql.Literal(value).as_string(None)
 
     manifest = (
-        f"array[row({literal(connection)}, {literal([query] * 3)}, null, 3,"
-        f" {literal(setup)}::text[], null)::pmpp.query_manifest]"
+        f"array[row({literal(connection)}, array_fill({literal(query)}::text, array[{workers + 1}]),"
+        f" null, {literal(count)}, {literal(setup)}::text[], null)::pmpp.query_manifest]"
     )
-    return form.format(manifest=manifest)
+    with network:
+        yield form.format(manifest)
 
 
 def run_and_stop(
@@ -79,46 +98,108 @@ def run_and_stop(
     return raised.value, delay
 
 
+def sockets(pid: int) -> int:
+    """Return how many sockets a process has open."""
+    links = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(link.startswith("socket:") for link in links)
+
+
+def assert_nothing_is_left(db: psycopg.Connection, remote: Cluster, before: int) -> None:
+    """The connections are closed, the remote is idle, and the next call is right."""
+    pid = db.info.backend_pid
+    assert sockets(pid) == before
+    eventually(remote, f"not exists (select from pg_stat_activity where application_name = 'pmpp {pid}'"
+                       " and state = 'active')")  # fmt: skip
+    rows = db.execute(
+        "select * from pmpp.distribute(null::int, %s, array['select 1', 'select 2'])",
+        [remote.superuser()],
+    ).fetchall()
+    assert sorted(rows) == [(1,), (2,)]
+
+
 def test_pg_cancel_backend(
-    db: psycopg.Connection, connect: Connect, call: str, wait_until: Callable[[str], None]
+    db: psycopg.Connection, connect: Connect, call: str, remote: Cluster
 ) -> None:
     """pg_cancel_backend ends a call and its remote queries, and the session goes on."""
     other = connect()
     pid = db.info.backend_pid
+    before = sockets(pid)
     error, delay = run_and_stop(
         db, call, lambda: other.execute("select pg_cancel_backend(%s)", [pid])
     )
     assert error.sqlstate == "57014"
     assert delay < LIMIT
-    wait_until(f"not exists (select from pg_stat_activity where application_name = 'pmpp {pid}')")
-    assert db.execute("select 1").fetchall() == [(1,)]
+    assert_nothing_is_left(db, remote, before)
 
 
-def test_statement_timeout(db: psycopg.Connection, call: str) -> None:
+@pytest.mark.parametrize("workers", [50], indirect=True)
+def test_statement_timeout(db: psycopg.Connection, call: str, remote: Cluster) -> None:
     """statement_timeout ends a call, with the server's own words."""
     db.execute("select pmpp._load()")
-    db.execute("set statement_timeout to '300ms'")
+    before = sockets(db.info.backend_pid)
+    db.execute("set statement_timeout to '500ms'")
     started = time.monotonic()
     with pytest.raises(psycopg.errors.QueryCanceled, match="due to statement timeout"):
         db.execute(call)
-    assert time.monotonic() - started < 0.3 + LIMIT
+    assert time.monotonic() - started < 0.5 + LIMIT
+    db.execute("reset statement_timeout")
+    assert_nothing_is_left(db, remote, before)
 
 
-def test_terminated_caller(
-    db: psycopg.Connection, connect: Connect, here: str, wait_until: Callable[[str], None]
-) -> None:
-    """When the caller's session is terminated, the remotes notice and end their work."""
-    pid = db.info.backend_pid
-    other = connect()
-    call = (
-        f"select * from pmpp.distribute(null::int, '{here}', array['select 1 from pg_sleep(100)'])"
-    )
-    error, delay = run_and_stop(
-        db, call, lambda: other.execute("select pg_terminate_backend(%s)", [pid])
-    )
-    assert error.sqlstate == "57P01"
-    assert delay < LIMIT
-    wait_until(f"not exists (select from pg_stat_activity where application_name = 'pmpp {pid}')")
+def test_lock_timeout_of_the_remote(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """A lock that is not given ends the call with the remote's own error."""
+    with psycopg.connect(remote.superuser()) as holder:
+        holder.execute("create table locked (i int)")
+        holder.commit()
+        holder.execute("lock table locked")
+        with pytest.raises(psycopg.errors.LockNotAvailable, match="due to lock timeout"):
+            db.execute(
+                "select * from pmpp.distribute(null::int, %s, array['select * from locked'],"
+                " setup_commands => array['set lock_timeout to 50'])",
+                [there],
+            )
+        holder.execute("drop table locked")
+
+
+def test_deaf_remote(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """A query that catches cancel requests, and goes on, delays nobody."""
+    stubborn = """
+        do $$ begin
+            loop begin perform pg_sleep(1); exception when query_canceled then null; end; end loop;
+        end $$
+    """
+    db.execute("select pmpp._load()")
+    db.execute("set statement_timeout to '500ms'")
+    started = time.monotonic()
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        db.execute("select * from pmpp.meta(%s, %s, num_workers => 20)", [there, [stubborn] * 20])
+    assert time.monotonic() - started < 0.5 + LIMIT
+    db.execute("reset statement_timeout")
+    db.execute("select * from pmpp.meta(%s, %s)", [
+        there, ["select pg_terminate_backend(pid), '' from pg_stat_activity where application_name ~ 'pmpp' and pid <> pg_backend_pid()"]
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_caller_dies(remote: Cluster, there: str, number: signal.Signals) -> None:
+    """When the caller's process is terminated or killed, the remotes end their work."""
+    call = "select * from pmpp.distribute(null::int, %s, array['select 1 from pg_sleep(100)'])"
+    with Cluster(PG_CONFIG) as cluster:
+        db = psycopg.connect(cluster.superuser(), autocommit=True)
+        db.execute("create extension pmpp cascade")
+        pid = db.info.backend_pid
+        working = f"exists (select from pg_stat_activity where application_name = 'pmpp {pid}')"
+
+        def die() -> None:
+            eventually(remote, working)
+            os.kill(pid, number)
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        with pytest.raises(psycopg.OperationalError):
+            db.execute(call, [there])
+        thread.join()
+        eventually(remote, f"not {working}")
 
 
 def test_interrupt_key_in_psql(here: str, wait_until: Callable[[str], None]) -> None:

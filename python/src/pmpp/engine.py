@@ -163,9 +163,15 @@ class Engine:
         events = self._selector.select(wait)
         for worker in ready:
             self._resume(worker, worker.steps.send, None)
+            self._tick()
         for key, mask in events:
             self._resume(key.data, key.data.steps.send, mask)
+            self._tick()
+        self._tick()
         self._unpark()
+
+    def _tick(self) -> None:
+        """If it is time, look for interrupts and for deadlines that have passed."""
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + TICK

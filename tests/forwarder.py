@@ -1,0 +1,86 @@
+"""A network that can be broken: forwards TCP connections, and stops doing so on purpose."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from types import TracebackType
+from typing import Literal
+
+Fault = Literal["none", "mute", "stall", "reset", "close", "deaf"]
+
+
+class Forwarder:
+    """Forwards connections to a port of this machine.
+
+    Args:
+        port: where to forward to.
+        fault: what happens to each connection when the limit is reached:
+            mute - nothing is read or written, from the start;
+            stall - nothing comes through any more;
+            reset - the client's connection is reset;
+            close - the client's connection is closed;
+            deaf - nothing is read from the client any more.
+        after: bytes from the server (deaf: from the client) until then.
+    """
+
+    def __init__(self, port: int, fault: Fault = "none", after: int = 0) -> None:
+        self._target = port
+        self._fault = fault
+        self._after = after
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(1000)
+        self.port: int = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Forwarder:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for one in self._sockets:
+            one.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            self._sockets.append(client)
+            if self._fault != "mute":
+                server = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets.append(server)
+                for arguments in ((server, client, True), (client, server, False)):
+                    threading.Thread(target=self._pump, args=arguments, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, from_server: bool) -> None:
+        is_faulty = self._fault != "none" and from_server == (self._fault != "deaf")
+        passed = 0
+        try:
+            while data := source.recv(65536):
+                if is_faulty and passed + len(data) > self._after:
+                    sink.sendall(data[: self._after - passed])
+                    if self._fault in ("stall", "deaf"):
+                        threading.Event().wait()
+                    if self._fault == "reset":
+                        sink.setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                        )
+                    break
+                sink.sendall(data)
+                passed += len(data)
+        except OSError:
+            pass
+        for one in (source, sink):
+            one.close()

@@ -1,0 +1,34 @@
+"""Remote servers for the tests of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PG_CONFIG
+
+TRUST = "host all all 127.0.0.1/32 trust"
+
+
+@pytest.fixture(scope="session")
+def remote() -> Iterator[Cluster]:
+    """A second server, with pmpp, that trusts everybody; it stands for another machine."""
+    with Cluster(PG_CONFIG, hba=[TRUST]) as cluster:
+        with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+            conn.execute("create extension pmpp cascade")
+            conn.execute("create database slow_cpus")
+        with psycopg.connect(cluster.superuser(dbname="slow_cpus"), autocommit=True) as conn:
+            conn.execute("create schema pmpp")
+            conn.execute(
+                "create function pmpp.num_cpus() returns int language sql as "
+                "'select 2 from pg_sleep(100)'"
+            )
+        yield cluster
+
+
+@pytest.fixture
+def there(remote: Cluster) -> str:
+    """A connection string for the remote server, by TCP."""
+    return f"host=127.0.0.1 port={remote.port} user=postgres dbname=postgres"
