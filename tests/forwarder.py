@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import threading
@@ -68,7 +69,7 @@ class Forwarder:
         is_faulty = self._fault != "none" and from_server == (self._fault != "deaf")
         passed = 0
         try:
-            while data := source.recv(65536):
+            while data := self._receive(source):
                 if is_faulty and passed + len(data) > self._after:
                     sink.sendall(data[: self._after - passed])
                     if self._fault in ("stall", "deaf"):
@@ -80,7 +81,14 @@ class Forwarder:
                     break
                 sink.sendall(data)
                 passed += len(data)
-        except OSError:
+        except (OSError, ValueError):  # the other direction has closed them
             pass
-        for one in (source, sink):
-            one.close()
+        source.close()
+        sink.close()
+
+    @staticmethod
+    def _receive(source: socket.socket) -> bytes:
+        # Not in a blocking recv(): that would keep the connection open when it is closed.
+        while not select.select([source], [], [], 0.01)[0]:
+            pass
+        return source.recv(65536)

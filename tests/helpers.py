@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import psycopg
 from cluster import Cluster
 
 PG_CONFIG = os.environ.get("PG_CONFIG", "pg_config")
 
+# A line for a remote server that does not ask for a password.
+TRUST = "host all all 127.0.0.1/32 trust"
+
 # The password of every role that tests create; it must never show.
 PASSWORD = "s3cret-Passw0rd"
+
+
+def descriptors(pid: int) -> list[str]:
+    """Return what a process has open to talk to others and to wait for them."""
+    links = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    return [link for link in links if link.startswith(("socket:", "anon_inode:"))]
 
 
 def eventually(cluster: Cluster, condition: str, within: float = 10) -> None:

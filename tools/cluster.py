@@ -88,7 +88,7 @@ class Cluster:
         self.control("start")
 
     def copy(self, primary: Cluster) -> None:
-        """Start as a hot standby of another server instead."""
+        """Start as a standby of another server instead."""
         self._give_to_server_user()
         self._run("pg_basebackup", "--pgdata", str(self.data), "--write-recovery-conf",
                   "--checkpoint=fast", "--host", primary.host, "--port", str(primary.port),

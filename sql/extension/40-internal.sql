@@ -99,6 +99,8 @@ declare
     columns pg_catalog.text;
     names pg_catalog.text;
     types pg_catalog.oid[];
+    -- regtype would say "character" and "bit", which mean types of length 1
+    type_name pg_catalog.text := pg_catalog.format_type(row_type, -1);
 begin
     with recursive t as (
         select * from pg_catalog.pg_type where oid operator(pg_catalog.=) row_type
@@ -114,7 +116,7 @@ begin
             hint = 'Write null::name_of_a_table_or_type, or leave the row type out and write a column definition list.';
     elsif base.typtype operator(pg_catalog.<>) 'c' then
         return pg_catalog.format('select * from @extschema@._rows($1, %L) as (value %s)',
-            array[row_type]::pg_catalog.oid[], row_type);
+            array[row_type]::pg_catalog.oid[], type_name);
     end if;
 
     select pg_catalog.string_agg(pg_catalog.format('%I %s', attname, pg_catalog.format_type(atttypid, atttypmod)), ', ' order by attnum),
@@ -135,7 +137,7 @@ begin
     -- RETURN QUERY does not check the constraints of a domain over a composite type: a cast does.
     return pg_catalog.format(
         'select (d.r).* from (select row(%s)::%s as r from @extschema@._rows($1, %L) as (%s) offset 0) d',
-        names, row_type, types, columns);
+        names, type_name, types, columns);
 end
 $$;
 comment on function @extschema@._rows_statement(regtype) is

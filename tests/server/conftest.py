@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG
-
-TRUST = "host all all 127.0.0.1/32 trust"
+from helpers import PG_CONFIG, TRUST
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import PG_CONFIG, eventually
+from helpers import PG_CONFIG, descriptors, eventually
 from psycopg import sql
 
 Connect = Callable[..., psycopg.Connection]
@@ -98,16 +97,10 @@ def run_and_stop(
     return raised.value, delay
 
 
-def sockets(pid: int) -> int:
-    """Return how many sockets a process has open."""
-    links = [os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()]
-    return sum(link.startswith("socket:") for link in links)
-
-
-def assert_nothing_is_left(db: psycopg.Connection, remote: Cluster, before: int) -> None:
+def assert_nothing_is_left(db: psycopg.Connection, remote: Cluster, before: list[str]) -> None:
     """The connections are closed, the remote is idle, and the next call is right."""
     pid = db.info.backend_pid
-    assert sockets(pid) == before
+    assert descriptors(pid) == before
     eventually(remote, f"not exists (select from pg_stat_activity where application_name = 'pmpp {pid}'"
                        " and state = 'active')")  # fmt: skip
     rows = db.execute(
@@ -123,7 +116,7 @@ def test_pg_cancel_backend(
     """pg_cancel_backend ends a call and its remote queries, and the session goes on."""
     other = connect()
     pid = db.info.backend_pid
-    before = sockets(pid)
+    before = descriptors(pid)
     error, delay = run_and_stop(
         db, call, lambda: other.execute("select pg_cancel_backend(%s)", [pid])
     )
@@ -136,7 +129,7 @@ def test_pg_cancel_backend(
 def test_statement_timeout(db: psycopg.Connection, call: str, remote: Cluster) -> None:
     """statement_timeout ends a call, with the server's own words."""
     db.execute("select pmpp._load()")
-    before = sockets(db.info.backend_pid)
+    before = descriptors(db.info.backend_pid)
     db.execute("set statement_timeout to '500ms'")
     started = time.monotonic()
     with pytest.raises(psycopg.errors.QueryCanceled, match="due to statement timeout"):

@@ -170,6 +170,18 @@ class Catalog:
             )
         return None
 
+    def fit(self, text: str) -> str:
+        """Return a text as the encoding of the database can have it.
+
+        PL/Python must not be given other text in a message: the error that PostgreSQL then
+        raises jumps over frames of the Python interpreter and leaves it broken.
+        """
+        try:
+            self._select("select $1", ("pg_catalog.text", text))
+        except self._plpy.SPIError:
+            return text.encode("ascii", "backslashreplace").decode()
+        return text
+
     def check_interrupts(self) -> None:
         """Raise what the server raises when the call is to end.
 

@@ -71,7 +71,7 @@ def rows(plpy: Any, query_manifest: object, column_types: list[int] | None) -> I
             _targets(plpy, catalog, items),
             settings,
             catalog.check_interrupts,
-            lambda notice: _forward_notice(plpy, notice),
+            lambda notice: _forward_notice(plpy, catalog, notice),
         )
         batches = _batches(plpy, call, engine, _Columns(catalog, column_types))
         ahead = _run_ahead(batches, work_mem)
@@ -275,12 +275,13 @@ def _remember(call: _Call) -> None:
         _failed_call = call
 
 
-def _forward_notice(plpy: Any, notice: Notice) -> None:
+def _forward_notice(plpy: Any, catalog: Catalog, notice: Notice) -> None:
     """Give a remote's notice to the caller, at the level it came with."""
     levels = {"WARNING": plpy.warning, "NOTICE": plpy.notice, "INFO": plpy.info}
     level = levels.get(notice.severity, plpy.debug)
     fields = {"detail": notice.detail, "hint": notice.hint}
-    level(notice.message, **{name: text for name, text in fields.items() if text})
+    shown = {name: catalog.fit(text) for name, text in fields.items() if text}
+    level(catalog.fit(notice.message), **shown)
 
 
 def _shown(plpy: Any, call: _Call, ex: Exception) -> Exception:
@@ -293,6 +294,10 @@ def _shown(plpy: Any, call: _Call, ex: Exception) -> Exception:
         error = local_error(ex)
     else:  # a defect: say so, in one line
         error = PmppError(f"internal error: {type(ex).__name__}: {ex}")
+    catalog = Catalog(plpy)
+    for field in ("message", "detail", "hint"):
+        if text := getattr(error, field):
+            setattr(error, field, catalog.fit(text))
     call.failure = error
     _remember(call)
     # PL/Python starts the message with the name of the class: "pmpp: ..."

@@ -173,16 +173,15 @@ class Session:
             commands.append("set datestyle to iso")
         if pgconn.parameter_status(b"IntervalStyle") not in (None, b"postgres"):
             commands.append("set intervalstyle to postgres")
-        if 90000 <= pgconn.server_version < 120000:
-            commands.append("set extra_float_digits to 3")
         if commands:
             yield from self._run("; ".join(commands), self.where)
         # What follows is not to be had everywhere. Without the first, the remote notices
-        # only when it next sends that nobody reads; without the other, money is refused.
+        # only when it next sends that nobody reads; without the last, money is refused.
         commands = []
         if pgconn.server_version >= 140000:
             commands.append("set client_connection_check_interval to '1s'")
         if pgconn.server_version >= 90000:
+            commands.append("set extra_float_digits to 3")
             commands.append(f"set lc_monetary to {sql.quote(self._settings.lc_monetary)}")
         if commands and not (yield from self._try("; ".join(commands))):
             for command in commands:

@@ -1,0 +1,239 @@
+"""Remotes and networks that fail: one clear error, and nothing is left."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from cluster import Cluster
+from forwarder import Fault, Forwarder
+from helpers import PG_CONFIG, TRUST, descriptors, eventually
+from psycopg import sql
+
+RUN = "select * from pmpp.distribute(null::text, %s, %s, num_workers => %s)"
+SLEEP = "select 'x' from pg_sleep(100)"
+
+
+def failure(
+    db: psycopg.Connection, connection: str, queries: list[str], workers: int
+) -> psycopg.Error:
+    """Return the error of a call, after which nothing may be left in its process."""
+    db.execute("select pmpp._load()")
+    pid = db.info.backend_pid
+    before = descriptors(pid)
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute(RUN, [connection, queries, workers])
+    assert descriptors(pid) == before
+    assert "Traceback" not in str(raised.value.diag.context)
+    return raised.value
+
+
+@pytest.fixture
+def throwaway() -> Iterator[Cluster]:
+    """A remote of the test's own, to be broken."""
+    with Cluster(PG_CONFIG, hba=[TRUST]) as cluster:
+        yield cluster
+
+
+def tcp(port: int) -> str:
+    return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
+
+
+@pytest.mark.parametrize("fault", ["reset", "close"])
+@pytest.mark.parametrize("after", [3, 300, 100_000, 3_000_000])
+def test_connection_is_cut(
+    db: psycopg.Connection, remote: Cluster, fault: Fault, after: int
+) -> None:
+    """A connection that ends too early is an error; its result is never taken for whole."""
+    query = "select repeat('x', 1000) from generate_series(1, 10000)"
+    with Forwarder(remote.port, fault, after) as network:
+        error = failure(db, tcp(network.port), [query, SLEEP], 2)
+    assert error.sqlstate in ("08001", "08006")
+    assert f"host=127.0.0.1 port={network.port} dbname=postgres" in str(error)
+    if error.sqlstate == "08006":
+        assert "item 1" in str(error.diag.message_detail)
+    eventually(
+        remote,
+        "not exists (select from pg_stat_activity where query like '%pg_sleep(100)' and state = 'active' and pid <> pg_backend_pid())",
+    )
+
+
+def test_worker_is_terminated(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """When a remote backend is terminated, its own error arrives and the others are cancelled."""
+    queries = [SLEEP, "select pg_terminate_backend(pg_backend_pid())::text"]
+    error = failure(db, there, queries, 2)
+    assert error.sqlstate == "57P01"
+    assert "terminating connection due to administrator command" in str(error)
+    assert "Query 2 of item 1" in str(error.diag.message_detail)
+    eventually(
+        remote,
+        f"not exists (select from pg_stat_activity where query = {sql.quote(SLEEP)} and state = 'active')",
+    )
+
+
+@pytest.mark.parametrize("mode", ["immediate", "fast"])
+def test_server_is_stopped(db: psycopg.Connection, throwaway: Cluster, mode: str) -> None:
+    """A remote server that is stopped while it works is an error that names the query."""
+
+    def stop() -> None:
+        eventually(
+            throwaway, f"exists (select from pg_stat_activity where query = {sql.quote(SLEEP)})"
+        )
+        throwaway.control("stop", f"--mode={mode}")
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    error = failure(db, tcp(throwaway.port), [SLEEP], 1)
+    thread.join()
+    assert error.sqlstate in ("57P01", "57P02", "08006")
+    assert "Query 1 of item 1" in str(error.diag.message_detail)
+    error = failure(db, tcp(throwaway.port), [SLEEP], 1)
+    assert error.sqlstate == "08001"
+    assert "onnection refused" in str(error.diag.message_detail)
+
+
+def test_server_restarts_between_connect_and_query(
+    db: psycopg.Connection, throwaway: Cluster
+) -> None:
+    """A connection that died while another query ran is noticed when it is used."""
+    manifest = sql.SQL(
+        "array[row({}, array['select pg_terminate_backend(pid)::text from pg_stat_activity "
+        "where application_name ~ ''^pmpp'' and pid <> pg_backend_pid()', {}], null, 2, null, null)"
+        "::pmpp.query_manifest]"
+    ).format(tcp(throwaway.port), SLEEP)
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute(sql.SQL("select * from pmpp.distribute(null::text, {})").format(manifest))
+    assert raised.value.sqlstate == "57P01"
+
+
+def test_server_in_recovery(db: psycopg.Connection, throwaway: Cluster) -> None:
+    """A standby that takes no connections is an error with its own words."""
+    standby = Cluster(PG_CONFIG, settings={"hot_standby": "off"})
+    try:
+        standby.copy(throwaway)
+        error = failure(db, standby.superuser(), [SLEEP], 1)
+        assert error.sqlstate == "08001"
+        assert "the database system" in str(error.diag.message_detail)
+    finally:
+        standby.remove()
+
+
+NONSENSE = {
+    "http": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "zeros": bytes(1000),
+    "long_error": b"E\x7f\xff\xff\xff" + b"x" * 1000,
+    "unknown_authentication": b"R\x00\x00\x00\x08\x00\x00\x00\x63",
+    "unexpected_row": b"R\x00\x00\x00\x08\x00\x00\x00\x00D\x00\x00\x00\x06\x00\x00",
+    "error_without_fields": b"E\x00\x00\x00\x05\x00",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
+def test_something_that_is_not_postgresql(db: psycopg.Connection, answer: bytes) -> None:
+    """Whatever a listener answers, the call ends with an error of ours."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(10000)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        error = failure(db, f"{tcp(port)} sslmode=disable", [SLEEP], 1)
+        thread.join()
+    assert error.sqlstate == "08001"
+    assert str(error.diag.message_primary) == (
+        f"item 1: could not connect to host=127.0.0.1 port={port} dbname=postgres"
+    )
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["alter role few connection limit 2", "alter database postgres connection limit 3",
+     "alter system set max_connections to 12"],
+)  # fmt: skip
+def test_too_many_connections(throwaway: Cluster, db: psycopg.Connection, limit: str) -> None:
+    """With fewer connections than wanted a call goes on and warns once; with none it fails."""
+    with psycopg.connect(throwaway.superuser(), autocommit=True) as conn:
+        conn.execute("create role few login")
+        conn.execute(limit)
+    throwaway.control("restart")
+    notices: list[tuple[str | None, str | None]] = []
+    db.add_notice_handler(lambda d: notices.append((d.severity, d.message_primary)))
+    connection = tcp(throwaway.port).replace("user=postgres", "user=few")
+    rows = db.execute(RUN, [connection, ["select 'x' from pg_sleep(0.01)"] * 50, 20]).fetchall()
+    assert rows == [("x",)] * 50
+    ((severity, message),) = notices
+    assert severity == "WARNING"
+    assert re.fullmatch(r"item 1: going on with \d+ of 20 connections", str(message))
+    with psycopg.connect(throwaway.superuser(), autocommit=True) as conn:
+        conn.execute("alter role few connection limit 0")
+    error = failure(db, connection, [SLEEP], 5)
+    assert error.sqlstate == "08001"
+    assert "too many connections" in str(error.diag.message_detail)
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        ("select -5", "no usable answer"),
+        ("select 0", "no usable answer"),
+        ("select 2000000000", "no usable answer"),
+        ("select null::int", "no usable answer"),
+        ("select 1/0", "division by zero"),
+    ],
+)
+def test_absurd_number_of_cpus(
+    db: psycopg.Connection, throwaway: Cluster, definition: str, reason: str
+) -> None:
+    """A remote that claims an absurd number of CPUs fails the call and no more."""
+    with psycopg.connect(throwaway.superuser(), autocommit=True) as conn:
+        conn.execute("create schema pmpp")
+        conn.execute(f"create function pmpp.num_cpus() returns int language sql as '{definition}'")  # type: ignore[arg-type]
+    with pytest.raises(psycopg.Error, match=reason) as raised:
+        db.execute(
+            "select * from pmpp.distribute(null::text, %s, array['select 1', 'select 2'])",
+            [tcp(throwaway.port)],
+        )
+    assert "Set num_workers" in str(raised.value.diag.message_hint)
+
+
+def test_flood_of_notices(db: psycopg.Connection, there: str) -> None:
+    """Very many and very long notices arrive, and cost no more than their time."""
+    notices: list[object] = []
+    db.add_notice_handler(notices.append)
+    query = (
+        "do $$ begin for i in 1..2000 loop raise notice '%', repeat('n', 10000); end loop; end $$"
+    )
+    db.execute("select * from pmpp.meta(%s, array[%s])", [there, query])
+    assert len(notices) == 2000
+
+
+def test_endless_result(db: psycopg.Connection, there: str) -> None:
+    """A result without end stops at pmpp.max_result_size."""
+    db.execute("set pmpp.max_result_size to '20MB'")
+    error = failure(db, there, ["select repeat('x', 1000) from generate_series(1, 1000000000)"], 1)
+    assert error.sqlstate == "54000"
+    assert "pmpp.max_result_size" in str(error)
+    db.execute("set pmpp.max_result_size to 'huge'")
+    error = failure(db, there, ["select 1"], 1)
+    assert error.sqlstate == "22023"
+    db.execute("reset pmpp.max_result_size")
+    assert db.execute(RUN, [there, ["select 1"], 1]).fetchall() == [("1",)]
+
+
+def test_temp_file_limit(db: psycopg.Connection, there: str) -> None:
+    """Rows that exceed temp_file_limit end the call with PostgreSQL's own error."""
+    db.execute("set temp_file_limit to '1MB'")
+    db.execute("set work_mem to '64kB'")
+    error = failure(db, there, ["select generate_series(1, 1000000)"], 1)
+    assert error.sqlstate == "53400"

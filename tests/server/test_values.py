@@ -1,0 +1,287 @@
+"""Every value arrives as it is: any type, any format, any form, any settings of the remote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PG_CONFIG, TRUST
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+Strategy = st.SearchStrategy[str]
+
+letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+texts = st.one_of(
+    st.text(letters, max_size=20),
+    st.text(st.sampled_from("\"'\\,(){}[] \t\n\r\x01\x1f\x7fNULaé漢🙂"), max_size=12),
+)
+integers = st.integers
+
+
+def of(*values: str) -> Strategy:
+    return st.sampled_from(values)
+
+
+def either(strategy: st.SearchStrategy[object], *specials: str) -> Strategy:
+    """Values of a strategy, or one of those that need care."""
+    return st.one_of(strategy.map(str), of(*specials)) if specials else strategy.map(str)
+
+
+numerics = either(
+    st.decimals(allow_nan=False, allow_infinity=False, places=10, min_value=-(10**27), max_value=10**27),
+    "NaN", "Infinity", "-Infinity", "0.00", "-0.000", "9" * 38, "1e-38", "1" + "0" * 60,
+)  # fmt: skip
+intervals = either(
+    st.builds(
+        "{} mons {} days {}:{}:{}.{:06}".format,
+        integers(-1000, 1000), integers(-1000, 1000), integers(-1000, 1000), integers(0, 59),
+        integers(0, 59), integers(0, 999999),
+    ),
+    "1 year -2 days +03:04:05", "-00:00:00.000001", "0",
+)  # fmt: skip
+arrays = st.lists(st.none() | texts, max_size=4)
+jsons = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+).map(json.dumps)
+
+# Columns: a type, and what to put into it. "{}" in a type stands for the value in an expression.
+COLUMNS: dict[str, tuple[str, st.SearchStrategy[object]]] = {
+    "flag": ("boolean", of("t", "f")),
+    "i2": ("smallint", either(integers(-(2**15), 2**15 - 1))),
+    "i4": ("integer", either(integers(-(2**31), 2**31 - 1))),
+    "i8": ("bigint", either(integers(-(2**63), 2**63 - 1))),
+    "o": ("oid", either(integers(0, 2**32 - 1))),
+    "n": ("numeric", numerics),
+    "n52": ("numeric(5,2)", either(st.decimals(-999, 999, places=2))),
+    "f4": ("real", either(st.floats(width=32), "NaN", "-0", "Infinity", "1e-45")),
+    "f8": ("double precision", either(st.floats(), "NaN", "-Infinity", "5e-324", "1e15")),
+    "m": ("money", either(st.decimals(-(10**9), 10**9, places=2))),
+    "t": ("text", texts),
+    "v": ("varchar(20)", st.text(letters, max_size=20)),
+    "c": ("char(5)", st.text(letters, max_size=5)),
+    "q": ('"char"', of("a", '"', "\\", "")),
+    "nm": ("name", st.text(st.sampled_from('aB" é'), max_size=10)),
+    "b": ("bytea", st.binary(max_size=20).map(lambda data: "\\x" + data.hex())),
+    "d": ("date", either(st.dates(), "infinity", "-infinity", "0044-03-15 BC", "294276-12-31")),
+    "ts": ("timestamp", either(st.datetimes(), "infinity", "0044-03-15 01:02:03.000001 BC")),
+    "tz": ("timestamptz", either(st.datetimes(timezones=st.timezones()), "-infinity", "0044-03-15 BC")),
+    "ti": ("time", either(st.times(), "24:00:00")),
+    "tt": ("timetz", of("00:00:00+15:59", "23:59:59.999999-12:30:15", "12:00:00+00")),
+    "iv": ("interval", intervals),
+    "j": ("json", jsons),
+    "jb": ("jsonb", jsons.filter(lambda text: "\\u0000" not in text)),
+    "u": ("uuid", either(st.uuids())),
+    "ip": ("inet", either(st.ip_addresses(), "10.0.0.1/8", "::1/128")),
+    "ci": ("cidr", of("10.0.0.0/8", "::/0")),
+    "ma": ("macaddr", of("08:00:2b:01:02:03")),
+    "bi": ("bit(5)", st.text("01", min_size=5, max_size=5)),
+    "vb": ("bit varying", st.text("01", max_size=40)),
+    "x": ("xml", of("<a b='c'>&lt;é</a>", "text", "<!-- c --><a/>")),
+    "e": ("mood", of("sad", "so, (so)", 'quo"ted', "")),
+    "r": ("int4range", of("empty", "[1,5)", "(,3)", "[2,)", "(,)")),
+    "mr": ("nummultirange", of("{}", "{[1.5,2.5),[3,4]}", "{(,)}")),
+    "tr": ("tstzrange", of("empty", "[2020-01-01 00:00+00,infinity)", "[,2020-01-01)")),
+    "p": ("point", of("(1.5,-2)", "(0,0)")),
+    "a": ("text[]", arrays),
+    "ia": ("integer[]", of("{}", "{{1,2},{3,NULL}}", "[0:1]={5,6}", "{{{1}}}")),
+    "ba": ("boolean[]", of("{t,f,NULL}", "{}")),
+    "bx": ("box[]", of("{(1,2),(0,0);(3,4),(1,1)}")),
+    "pr": ("pair", texts),
+    "ne": ("nested", texts),
+    "po": ("positive", either(integers(1, 100))),
+}  # fmt: skip
+
+EXPRESSIONS = {
+    "pair": "row(1, {})::pair",
+    "nested": "row(row(2, {}), array[row(3, {})::pair, null])::nested",
+}
+
+REMOTE_SETTINGS = [
+    {},
+    {"datestyle": "German", "intervalstyle": "sql_standard", "timezone": "Asia/Kathmandu",
+     "extra_float_digits": "-15", "bytea_output": "escape", "lc_monetary": "C.UTF-8"},
+    {"datestyle": "SQL, DMY", "intervalstyle": "iso_8601", "timezone": "America/St_Johns",
+     "extra_float_digits": "3", "client_encoding": "latin1", "xmlbinary": "hex"},
+    {"datestyle": "Postgres, MDY", "intervalstyle": "postgres_verbose", "standard_conforming_strings": "off"},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def values(remote: Cluster) -> Iterator[psycopg.Connection]:
+    """A session on a server that is its own remote, with a table of a column for each type."""
+    with psycopg.connect(remote.superuser(), autocommit=True) as conn:
+        conn.execute("create schema v; set search_path to v, public")
+        conn.execute("""create type mood as enum ('sad', 'so, (so)', 'quo"ted', '')""")
+        conn.execute("create type pair as (a int, b text)")
+        conn.execute("create type nested as (p pair, ps pair[])")
+        conn.execute("create domain positive as int check (value > 0)")
+        columns = ", ".join(f"{name} {type}" for name, (type, _) in COLUMNS.items())
+        conn.execute(f"create table vals (id int, {columns})")  # type: ignore[arg-type]
+        for number, parameters in enumerate(REMOTE_SETTINGS):
+            role = sql.Identifier(f"remote_{number}")
+            conn.execute(sql.SQL("create role {} login superuser").format(role))
+            conn.execute(sql.SQL("alter role {} set search_path to v, public").format(role))
+            for name, value in parameters.items():
+                conn.execute(
+                    sql.SQL("alter role {} set {} to " + value.replace("German", "German")
+                            if name == "datestyle" else "alter role {} set {} to {}")
+                    .format(role, sql.Identifier(name), sql.Literal(value))
+                )  # fmt: skip
+        yield conn
+        conn.execute("drop schema v cascade")
+
+
+rows_of_values = st.lists(
+    st.fixed_dictionaries({name: st.none() | strategy for name, (_, strategy) in COLUMNS.items()}),
+    min_size=1,
+    max_size=3,
+)
+
+
+def fill(conn: psycopg.Connection, rows: list[dict[str, object]]) -> None:
+    """Put rows into the table."""
+    conn.execute("truncate vals")
+    for number, row in enumerate(rows):
+        expressions = [
+            EXPRESSIONS.get(type, "{}").replace("{}", f"%({name})s::{'text' if type in EXPRESSIONS else type}")
+            if row[name] is not None else "null"
+            for name, (type, _) in COLUMNS.items()
+        ]  # fmt: skip
+        conn.execute(f"insert into vals values ({number}, {', '.join(expressions)})", row)  # type: ignore[arg-type]
+
+
+POLYMORPHIC = "select got::text from pmpp.distribute(null::vals, {connection}, array['select * from vals'], result_format => {format}) got order by id"
+RECORD = "select got::text from pmpp.distribute(array[row({connection}, array['select * from vals'], null, null, null, {format})::pmpp.query_manifest]) as got (id int, {columns}) order by id"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=rows_of_values, remote_number=st.integers(0, len(REMOTE_SETTINGS) - 1))
+def test_values(
+    values: psycopg.Connection, there: str, rows: list[dict[str, object]], remote_number: int
+) -> None:
+    """What a call returns is what the query itself returns, value by value."""
+    fill(values, rows)
+    expected = values.execute("select got::text from vals got order by id").fetchall()
+    connection = there.replace("user=postgres", f"user=remote_{remote_number}")
+    columns = ", ".join(f"{name} {type}" for name, (type, _) in COLUMNS.items())
+    for form in (POLYMORPHIC, RECORD):
+        for result_format in (None, "text", "binary"):
+            call = sql.SQL(form).format(
+                connection=connection, format=result_format, columns=sql.SQL(columns)  # type: ignore[arg-type]
+            )  # fmt: skip
+            assert values.execute(call).fetchall() == expected
+
+
+@pytest.mark.parametrize("result_format", [None, "text", "binary"])
+@pytest.mark.parametrize("type", sorted({type for type, _ in COLUMNS.values()}))
+def test_scalars(
+    values: psycopg.Connection, there: str, type: str, result_format: str | None
+) -> None:
+    """Every type serves as a row type of its own."""
+    name, strategy = next((n, s) for n, (t, s) in COLUMNS.items() if t == type)
+    fill(values, [dict.fromkeys(COLUMNS), {**dict.fromkeys(COLUMNS), name: _example(strategy)}])
+    connection = there.replace("user=postgres", "user=remote_1")
+    if type in EXPRESSIONS:  # a composite row type takes the columns apart
+        query = f"select (v.{name}).* from vals v where {name} is not null"
+        expected = values.execute(
+            f"select {name}::text from vals where {name} is not null"
+        ).fetchall()  # type: ignore[arg-type]
+    else:
+        query = f"select {name} from vals order by id"
+        expected = values.execute(f"select {name}::text from vals order by id").fetchall()  # type: ignore[arg-type]
+    call = (
+        f"select d::text from pmpp.distribute(null::{type}, %s, array[%s], result_format => %s) d"
+    )
+    assert values.execute(call, [connection, query, result_format]).fetchall() == expected  # type: ignore[arg-type]
+
+
+def _example(strategy: st.SearchStrategy[object]) -> object:
+    found: list[object] = []
+
+    @settings(
+        max_examples=1, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(strategy)
+    def take(value: object) -> None:
+        found.append(value)
+
+    take()
+    return found[-1]
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Callable[[str], psycopg.Connection]]:
+    """Open a session in a local database of some encoding."""
+    with Cluster(PG_CONFIG, hba=[TRUST]) as cluster:
+        opened = []
+
+        def local(encoding: str) -> psycopg.Connection:
+            dbname = encoding.lower()
+            with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+                conn.execute(
+                    f"create database {dbname} encoding '{encoding}' locale 'C' template template0"
+                )  # type: ignore[arg-type]
+            conn = psycopg.connect(
+                cluster.superuser(dbname),
+                autocommit=True,
+                client_encoding="utf8" if encoding != "SQL_ASCII" else "SQL_ASCII",
+            )
+            conn.execute("create extension pmpp cascade")
+            opened.append(conn)
+            return conn
+
+        yield local
+        for conn in opened:
+            conn.close()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "good", "bad"),
+    [
+        ("UTF8", "aé漢🙂", None),
+        ("LATIN1", "aéÿ", "漢"),
+        ("EUC_JP", "a漢字ア", "🙂"),
+        ("SQL_ASCII", "aé漢", None),
+    ],
+)
+def test_local_encoding(
+    local: Callable[[str], psycopg.Connection],
+    there: str,
+    encoding: str,
+    good: str,
+    bad: str | None,
+) -> None:
+    """Text arrives in the encoding of the local database, or it is an error."""
+    conn = local(encoding)
+    python = "utf-8" if encoding == "SQL_ASCII" else encoding
+    hexed = "select encode(convert_to({0}, '{1}'), 'hex') from pmpp.distribute(null::text, %s, array[%s]) {0}"
+    if encoding == "SQL_ASCII":
+        hexed = (
+            "select encode({0}::bytea, 'hex') from pmpp.distribute(null::text, %s, array[%s]) {0}"
+        )
+    query = f"select convert_from('\\x{good.encode().hex()}', 'UTF8')"
+    ((value,),) = conn.execute(hexed.format("d", encoding), [there, query]).fetchall()  # type: ignore[arg-type]
+    assert bytes.fromhex(value if isinstance(value, str) else value.decode()) == good.encode(python)
+    if bad is None:
+        return
+    for statement in ("select {}", "do $$ begin raise exception '%', {}; end $$",
+                      "do $$ begin raise notice '%', {}; end $$"):  # fmt: skip
+        query = statement.format(f"convert_from('\\x{bad.encode().hex()}', 'UTF8')")
+        call = "select * from pmpp.distribute(null::pmpp.command_with_result, %s, array[%s])"
+        if statement.startswith("select"):
+            call = "select * from pmpp.distribute(null::text, %s, array[%s])"
+        try:
+            conn.execute(call, [there, query])  # type: ignore[arg-type]
+        except psycopg.Error as ex:
+            assert ex.sqlstate in ("22P05", "P0001")
+            assert "Traceback" not in str(ex.diag.context)
+        else:
+            assert "notice" in statement
+        assert conn.execute("select 1").fetchall() == [(1,)]
