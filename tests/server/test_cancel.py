@@ -49,7 +49,7 @@ def call(
 ) -> Iterator[str]:
     """A call that waits in one of the places where a call can wait."""
     sleep = "select 1 from pg_sleep(100)"
-    rows = "select 1 from generate_series(1, 100000000)"
+    rows = "select generate_series(1, 100000000)"
     # More than the network buffers. PL/Python takes a second to read 200 MB of queries.
     long = "x" * (8_000_000 if workers == 1 else 1_500_000)
     fault, after, query, setup, count = {

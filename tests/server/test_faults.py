@@ -221,7 +221,7 @@ def test_flood_of_notices(db: psycopg.Connection, there: str) -> None:
 def test_endless_result(db: psycopg.Connection, there: str) -> None:
     """A result without end stops at pmpp.max_result_size."""
     db.execute("set pmpp.max_result_size to '20MB'")
-    error = failure(db, there, ["select repeat('x', 1000) from generate_series(1, 1000000000)"], 1)
+    error = failure(db, there, ["select repeat('x', 1000 + 0 * generate_series(1, 1000000000))"], 1)
     assert error.sqlstate == "54000"
     assert "pmpp.max_result_size" in str(error)
     db.execute("set pmpp.max_result_size to 'huge'")

@@ -29,8 +29,7 @@ Deliver = Callable[[abc.PGresult], None]
 CHUNK_ROWS = 1000
 MOST_CPUS = 65536  # a remote that claims more is not believed
 MONEY = 790  # the oid of the type
-
-_NO_BYTES = bytes(4)  # room for a C int
+LIBPQ_BUFFER = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Session:
 
     Attributes:
         pgconn: the connection of libpq, None before `connect` and after `close`.
-        received: the bytes received of a result that is not complete yet.
+        received: the bytes received of a result that is not complete yet, about.
     """
 
     def __init__(
@@ -249,9 +248,11 @@ class Session:
 
     def _receive(self, where: str) -> None:
         with suppress(OperationalError):  # get_result() tells what the remote said
-            waiting = fcntl.ioctl(self._conn.socket, termios.FIONREAD, _NO_BYTES)
-            self.received += int.from_bytes(waiting, sys.byteorder)
+            before = self._available()
             self._conn.consume_input()
+            # More may have come meanwhile, and libpq does not say how much it took: one
+            # buffer, or all there was if it reads a long row.
+            self.received += max(before - self._available(), min(before, LIBPQ_BUFFER))
         if self.received > self._settings.max_result_size:
             raise PmppError(
                 "the result is larger than pmpp.max_result_size",
@@ -259,6 +260,11 @@ class Session:
                 detail=diagnostics.sentence(where),
                 hint="Cut the query into smaller ones, or set pmpp.max_result_size.",
             )
+
+    def _available(self) -> int:
+        """Return how many bytes the operating system holds for us."""
+        answer = fcntl.ioctl(self._conn.socket, termios.FIONREAD, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
 
     def _check_money(self, result: abc.PGresult, where: str) -> None:
         if not self._reads_money and MONEY in map(result.ftype, range(result.nfields)):

@@ -1,0 +1,146 @@
+"""Many, large and long: nothing is lost, and memory stays bounded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PASSWORD, descriptors
+from psycopg import sql
+
+MB = 1024  # in the units of /proc/<pid>/status, kB
+RUN = "select count(*), sum(n) from pmpp.distribute(null::bigint, %s, %s, num_workers => %s) n"
+
+
+def memory(conn: psycopg.Connection, field: str = "VmRSS") -> int:
+    """Return how much memory the server process of a session has, or had at most, in kB."""
+    status = Path(f"/proc/{conn.info.backend_pid}/status").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
+    assert found
+    # pages of shared_buffers are not the process's own
+    shared = re.search(r"^RssShmem:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) - (int(shared[1]) if shared and field == "VmRSS" else 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 1_000_000])
+def test_row_counts(db: psycopg.Connection, there: str, count: int) -> None:
+    """Exactly as many rows arrive as there are."""
+    query = f"select generate_series(1, {count})"
+    ((rows, total),) = db.execute(RUN, [there, [query, query], 2]).fetchall()
+    assert (rows, total or 0) == (2 * count, count * (count + 1))
+
+
+def test_queries_that_finish_in_any_order(db: psycopg.Connection, there: str) -> None:
+    """Rows of queries that take their time, in another order than given, all arrive."""
+    queries = [f"select {n} from pg_sleep({(n * 7919 % 100) / 1000})" for n in range(200)]
+    assert db.execute(RUN, [there, queries, 20]).fetchall() == [(200, sum(range(200)))]
+
+
+def test_hundred_thousand_queries(db: psycopg.Connection, there: str) -> None:
+    """The queue serves a hundred thousand queries in one call."""
+    queries = [f"select {n}" for n in range(100_000)]
+    assert db.execute(RUN, [there, queries, 2]).fetchall() == [(100_000, sum(range(100_000)))]
+
+
+def test_three_hundred_workers(db: psycopg.Connection, there: str) -> None:
+    """Three hundred connections work at the same time."""
+    query = "select pg_backend_pid() from pg_sleep(1)"
+    ((pids,),) = db.execute(
+        "select count(distinct p) from pmpp.distribute(null::int, %s, %s, num_workers => 300) p",
+        [there, [query] * 300],
+    ).fetchall()
+    assert pids == 300
+    assert len(descriptors(db.info.backend_pid)) < 10
+
+
+def test_large_value(db: psycopg.Connection, there: str) -> None:
+    """A value of 200 MB arrives whole."""
+    query = "select repeat('\"äöü\\', 25000000)"
+    ((length, digest),) = db.execute(
+        "select octet_length(v), md5(v) from pmpp.distribute(null::text, %s, array[%s]) v",
+        [there, query],
+    ).fetchall()
+    assert length == 200_000_000
+    assert [(digest,)] == db.execute(query.replace("select ", "select md5(") + ")").fetchall()  # type: ignore[arg-type]
+
+
+def test_many_columns(db: psycopg.Connection, there: str) -> None:
+    """A row may have as many columns as a table may."""
+    names = [f"c{n}" for n in range(1600)]
+    db.execute(f"create table wide ({', '.join(f'{name} int' for name in names)})")  # type: ignore[arg-type]
+    query = f"select {', '.join(str(n) for n in range(1600))}"
+    (row,) = db.execute(
+        "select * from pmpp.distribute(null::wide, %s, array[%s])", [there, query]
+    ).fetchall()
+    assert row == tuple(range(1600))
+
+
+def test_smallest_work_mem(db: psycopg.Connection, there: str) -> None:
+    """With as little work_mem as there can be, rows spill to disk and all arrive."""
+    db.execute("set work_mem to '64kB'")
+    query = "select generate_series(1, 200000)"
+    assert db.execute(RUN, [there, [query], 1]).fetchall() == [(200_000, 20_000_100_000)]
+    manifest = sql.SQL(
+        "array[row({}, array[{}], null, 1, null, null)::pmpp.query_manifest]"
+    ).format(there, query)
+    record = sql.SQL("select count(*), sum(n) from pmpp.distribute({}) as (n bigint)")
+    assert db.execute(record.format(manifest)).fetchall() == [(200_000, 20_000_100_000)]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_memory_of_large_results(db: psycopg.Connection, there: str, workers: int) -> None:
+    """Ten large results need no more memory than the largest of them and 64 MB."""
+    db.execute("set work_mem to '4MB'")
+    db.execute(RUN, [there, ["select 1"], 1])
+    largest = "select generate_series(1, 500000)"
+    db.execute(RUN, [there, [largest], 1])
+    one = memory(db, "VmHWM")
+    assert db.execute(RUN, [there, [largest] * 10, workers]).fetchall()[0][0] == 5_000_000
+    assert memory(db, "VmHWM") - one < 64 * MB
+
+
+FAILING = [
+    ("{there}", "select 1/0", None),
+    ("{there}", "select 'x'", None),
+    ("{there}", "select 1, 2", None),
+    ("{there}", "syntax error", None),
+    ("{there}", "copy pg_class to stdout", None),
+    ("{there}", "select pg_terminate_backend(pg_backend_pid())::int", None),
+    ("{there}", "select 1", "set nosuch to 1"),
+    ("{there} dbname=nosuch", "select 1", None),
+    ("host=127.0.0.1 port=1", "select 1", None),
+    ("nonsense", "select 1", None),
+]
+
+
+def test_a_thousand_calls(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """A thousand calls in one session, half of them failing, leave nothing behind."""
+    before: list[str] = []
+    after_first_hundred = 0
+    for number in range(1000):
+        connection, query, setup = FAILING[number // 2 % len(FAILING)]
+        parameters = [connection.format(there=there), [query, "select 2"], setup and [setup]]
+        if number % 2:
+            parameters = [there, ["select 1", "select 2"], None]
+        try:
+            db.execute(
+                "select * from pmpp.distribute(null::int, %s, %s, num_workers => 2, setup_commands => %s)",
+                parameters,
+            )
+        except psycopg.Error as ex:
+            assert not number % 2
+            assert PASSWORD not in str(ex)
+        else:
+            assert number % 2
+        if number == 10:
+            before = descriptors(db.info.backend_pid)
+        if number == 100:
+            after_first_hundred = memory(db)
+    assert descriptors(db.info.backend_pid) == before
+    assert memory(db) - after_first_hundred < 16 * MB
+    with psycopg.connect(remote.superuser()) as conn:
+        left = "select * from pg_stat_activity where application_name ~ '^pmpp'"
+        assert conn.execute(left).fetchall() == []
