@@ -100,7 +100,7 @@ installcheck: ## run the regression tests (sql/, expected/) on the server that P
 
 # ---- Demonstration and tests ----
 
-.PHONY: run-demo run-tests lint checkver unit
+.PHONY: run-demo run-tests lint checkver unit fuzz
 
 run-demo:
 	PG_CONFIG='$(PG_CONFIG)' tools/demo $(if $(KEEP),--keep)
@@ -114,6 +114,9 @@ run-tests: checkver lint unit
 	tools/cluster.py $(PG_CONFIG) -- $(MAKE) installcheck
 	build/venv/bin/pytest tests/server tests/engine
 	PYTHONPATH=build/package build/venv/bin/pytest tests/engine
+
+fuzz: build/venv.done ## try generated manifests and answers of remotes, five minutes each
+	PMPP_FUZZ_SECONDS=300 build/venv/bin/pytest tests/server/test_fuzz.py
 
 unit: build/venv.done ## run the tests that need no server
 	build/venv/bin/pytest tests/unit

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG
+from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql import factories
@@ -26,6 +26,7 @@ def cluster() -> Iterator[Cluster]:
     """The server under test."""
     with Cluster(PG_CONFIG) as cluster:
         yield cluster
+        assert_log_is_clean(cluster)
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,6 @@ class Forwarder:
     @staticmethod
     def _receive(source: socket.socket) -> bytes:
         # Not in a blocking recv(): that would keep the connection open when it is closed.
-        while not select.select([source], [], [], 0.01)[0]:
+        while not select.select([source], [], [], 0.05)[0]:
             pass
         return source.recv(65536)

@@ -32,3 +32,11 @@ def eventually(cluster: Cluster, condition: str, within: float = 10) -> None:
             if time.monotonic() > deadline:
                 raise AssertionError(f"this has not come true within {within} s: {condition}")
             time.sleep(0.01)
+
+
+def assert_log_is_clean(cluster: Cluster) -> None:
+    """No password is in a server's log, but in statements that a test itself has written."""
+    written_by_tests = ("STATEMENT:", "create role", "create user mapping", "alter role")
+    for line in cluster.log.read_text(errors="replace").splitlines():
+        if PASSWORD in line and not any(part in line for part in written_by_tests):
+            raise AssertionError(f"a password in the log of a server: {line}")

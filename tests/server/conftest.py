@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, TRUST
+from helpers import PG_CONFIG, TRUST, assert_log_is_clean
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,7 @@ def remote() -> Iterator[Cluster]:
                 "'select 2 from pg_sleep(100)'"
             )
         yield cluster
+        assert_log_is_clean(cluster)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typing import Any
 from psycopg import Error, capabilities
 from psycopg.pq import PollingStatus, abc
 
-PATIENCE = 0.25  # seconds; all requests together, so that a cancelled call ends at once
+PATIENCE = 0.2  # seconds; all requests together, so that a cancelled call ends at once
 
 _REQUEST_CODE = 80877102
 _PID_AND_KEY_OFFSET = 136  # behind a struct sockaddr_storage and its length, aligned

@@ -1,0 +1,55 @@
+"""Memory of a process that runs the engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from psycopg import capabilities
+
+MB = 1024 * 1024
+
+# Prints the peak of its memory: idle, after one result, after ten of that size.
+SCRIPT = """
+import resource, sys
+from pmpp.conninfo import Caller, from_string
+from pmpp.engine import Engine
+from pmpp.manifest import Item
+from pmpp.rows import literals
+from pmpp.session import Settings
+
+def peak():
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+def run(count):
+    query = "select n, n, 'number ' || n from generate_series(1, 500000) n"
+    item = Item(1, sys.argv[1], [query] * count, 1.0, 4, (), None)
+    target = from_string("item 1", item.connection, Caller("postgres", True, 42))
+    total = 0
+    for delivery in Engine([item], [target], Settings(), lambda: None, print).run():
+        for batch in literals(delivery.result, delivery.encoding):
+            total += len(batch)
+        del delivery
+    assert total == count * 500000
+
+peak()
+run(1)
+peak()
+run(10)
+peak()
+"""
+
+
+def test_memory_is_bounded(here: str) -> None:
+    """Five million rows take 64 MB, besides one whole result where libpq has no chunked mode."""
+    paths = [str(Path(sys.modules["pmpp"].__path__[0]).parent)]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, here],
+        env={"PYTHONPATH": ":".join(paths)},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    idle, one, ten = map(int, done.stdout.split())
+    assert ten - (idle if capabilities.has_stream_chunked() else one) < 64 * MB

@@ -1,0 +1,283 @@
+"""Who may do what, in a table; dblink and postgres_fdw answer the same in the same run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean
+from psycopg import sql
+
+# Who comes with a client certificate is "admin"; who comes by the socket is trusted.
+HBA = [
+    "hostssl all admin 127.0.0.1/32 cert",
+    "host all trusting 127.0.0.1/32 trust",
+    "host all all 127.0.0.1/32 scram-sha-256",
+]
+
+
+def certificates(directory: Path) -> None:
+    """Make an authority, and certificates for the server and for the role admin."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", "/CN=authority",
+            "-keyout", "ca.key", "-out", "ca.crt")  # fmt: skip
+    for name, subject in [("server", "127.0.0.1"), ("client", "admin")]:
+        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={subject}",
+                "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
+                "-days", "9", "-out", f"{name}.crt")  # fmt: skip
+    (directory / "pgpass").write_text(f"*:*:*:*:{PASSWORD}\n")
+    (directory / "services").write_text("[wait]\nuser=postgres\n")
+    for file in directory.iterdir():
+        file.chmod(0o600)
+        if os.getuid() == 0:
+            shutil.chown(file, "postgres")
+
+
+@pytest.fixture(scope="module")
+def tempting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A server in whose environment lie a password, a password file, a service and a certificate."""
+    files = tmp_path_factory.mktemp("credentials")
+    certificates(files)
+    for parent in [files, *files.parents[:2]]:
+        parent.chmod(0o755)
+    environment = {
+        "PGPASSWORD": PASSWORD,
+        "PGPASSFILE": str(files / "pgpass"),
+        "PGSERVICEFILE": str(files / "services"),
+        "PGSSLCERT": str(files / "client.crt"),
+        "PGSSLKEY": str(files / "client.key"),
+    }
+    ssl = {
+        "ssl": "on",
+        "ssl_ca_file": str(files / "ca.crt"),
+        "ssl_cert_file": str(files / "server.crt"),
+        "ssl_key_file": str(files / "server.key"),
+    }
+    with Cluster(PG_CONFIG, settings=ssl, hba=HBA, environment=environment) as cluster:
+        with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+            _prepare(conn, cluster)
+        yield cluster
+        assert_log_is_clean(cluster)
+
+
+def _prepare(conn: psycopg.Connection, cluster: Cluster) -> None:
+    """Create roles, servers and what dblink and postgres_fdw need to answer too."""
+    script = sql.SQL("""
+        create extension pmpp cascade; create extension dblink; create extension postgres_fdw;
+        alter role postgres password {password};
+        create role admin superuser login password {password};
+        create role member login password {password} in role pmpp;
+        create role outside login password {password} in role pmpp;
+        create role plain login password {password};
+        create role trusting login password {password};
+        create view whoami as select session_user::text as name;
+        grant select on whoami to public;
+        create server net foreign data wrapper postgres_fdw
+            options (host '127.0.0.1', port {port}, dbname 'postgres');
+        create server socket foreign data wrapper postgres_fdw
+            options (host {host}, port {port}, dbname 'postgres');
+        create server public_mapping foreign data wrapper postgres_fdw
+            options (host '127.0.0.1', port {port}, dbname 'postgres');
+        create server no_mapping foreign data wrapper postgres_fdw
+            options (host '127.0.0.1', port {port}, dbname 'postgres');
+        create server free foreign data wrapper postgres_fdw
+            options (host {host}, port {port}, dbname 'postgres');
+        create user mapping for public server public_mapping
+            options (user 'member', password {password});
+        create user mapping for member server free
+            options (user 'trusting', password_required 'false');
+    """)
+    values = {"password": PASSWORD, "host": cluster.host, "port": str(cluster.port)}
+    conn.execute(script.format(**values))
+    for server in ("net", "socket", "public_mapping", "no_mapping", "free"):
+        conn.execute(f"grant usage on foreign server {server} to member, plain")  # type: ignore[arg-type]
+        conn.execute(
+            f"create foreign table at_{server} (name text) server {server} options (schema_name 'public', table_name 'whoami')"
+        )  # type: ignore[arg-type]
+        conn.execute(f"grant select on at_{server} to public")  # type: ignore[arg-type]
+        if server in ("net", "socket"):
+            for role in ("postgres", "member", "outside", "plain"):
+                options = sql.SQL(
+                    "create user mapping for {} server {} options (user {}, password {})"
+                )
+                conn.execute(
+                    options.format(sql.Identifier(role), sql.Identifier(server), role, PASSWORD)
+                )
+
+
+# role, connection, who pmpp connects as or its SQLSTATE, whether dblink connects
+STRINGS = [
+    # a superuser may borrow what lies about
+    ("postgres", "{socket}", "postgres", True),
+    ("postgres", "{net} user=member password={password}", "member", True),
+    ("postgres", "{net} user=member", "member", True),
+    ("postgres", "{net} user=admin sslmode=require", "admin", True),
+    ("postgres", "{net} service=wait user=trusting", "trusting", True),
+    # a member brings a password, and it is asked for
+    ("member", "{net} user=member password={password}", "member", True),
+    ("member", "{net} user=plain password={password}", "plain", True),
+    ("member", "{net} password={password}", "member", True),  # dblink: as the system's user
+    ("member", "{net} user=member password=wrong", "08001", False),
+    # what lies about in the server's environment is not for members
+    ("member", "{net} user=member", "2F003", False),
+    ("member", "{net} user=member password=''", "2F003", False),
+    ("member", "{socket} user=member", "2F003", False),
+    ("member", "{socket} user=member password={password}", "2F003", False),
+    ("member", "{socket} user=postgres password=x", "2F003", False),
+    ("member", "{net} user=trusting password={password}", "2F003", False),
+    ("member", "{net} user=admin sslmode=require", "2F003", False),
+    ("member", "{net} user=admin password=x sslmode=require", "08001", False),
+    ("member", "{net} user=member passfile={passfile}", "42501", False),
+    ("member", "{net} user=member password=wrong passfile={passfile}", "42501", False),
+    ("member", "service=wait password={password}", "42501", False),
+    ("member", "{net} user=admin password=x sslcert={cert} sslkey={key}", "42501", False),
+    # who is no member cannot call; dblink may be called by everyone
+    ("plain", "{net} user=plain password={password}", "42501", True),
+    ("plain", "{socket} user=plain password=x", "42501", False),
+]
+
+# role, server, who pmpp connects as or its SQLSTATE, whether dblink and postgres_fdw connect
+SERVERS = [
+    ("postgres", "net", "postgres", True, True),
+    ("postgres", "no_mapping", "42704", False, False),
+    ("postgres", "socket", "postgres", True, True),
+    ("member", "net", "member", True, True),
+    ("member", "socket", "2F003", False, False),
+    ("member", "public_mapping", "member", True, True),
+    ("member", "no_mapping", "42704", False, False),
+    ("member", "free", "trusting", False, True),  # dblink does not know password_required
+    ("outside", "net", "42501", False, True),  # postgres_fdw asks for USAGE at creation only
+    ("outside", "public_mapping", "42501", False, True),
+    ("plain", "net", "42501", True, True),
+]
+
+
+def answer(conn: psycopg.Connection, query: str, *parameters: str) -> str:
+    """Return the one value of a query, or the SQLSTATE of its error."""
+    try:
+        ((name,),) = conn.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+    except psycopg.Error as ex:
+        assert PASSWORD not in f"{ex} {ex.diag.context}"
+        assert "Traceback" not in str(ex.diag.context)
+        return str(ex.sqlstate)
+    return str(name)
+
+
+PMPP = "select * from pmpp.distribute(null::text, %s, array['select session_user'])"
+DBLINK = "select * from dblink(%s, 'select session_user') as (name text)"
+
+
+@pytest.fixture(params=["login", "set role"])
+def log_in(request: pytest.FixtureRequest, tempting: Cluster) -> Iterator[object]:
+    """Become a role, by logging in as it or by SET ROLE from a superuser."""
+    opened = []
+
+    def log_in(role: str) -> psycopg.Connection:
+        user = role if request.param == "login" else "postgres"
+        conn = psycopg.connect(tempting.superuser(), user=user, autocommit=True)
+        opened.append(conn)
+        if request.param != "login":
+            conn.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+        return conn
+
+    yield log_in
+    for conn in opened:
+        conn.close()
+
+
+@pytest.mark.parametrize(("role", "string", "expected", "dblink"), STRINGS)
+def test_strings(
+    tempting: Cluster, log_in: object, role: str, string: str, expected: str, dblink: bool
+) -> None:
+    """What a role gets by a connection string, beside what dblink gives it."""
+    values = {
+        "net": f"host=127.0.0.1 port={tempting.port} dbname=postgres",
+        "socket": f"host={tempting.host} port={tempting.port} dbname=postgres",
+        "password": PASSWORD,
+        "passfile": "/tmp/pgpass",
+        "cert": "/tmp/client.crt",
+        "key": "/tmp/client.key",
+    }
+    conn = log_in(role)  # type: ignore[operator]
+    assert answer(conn, PMPP, string.format(**values)) == expected
+    assert (answer(conn, DBLINK, string.format(**values)) in ROLES) is dblink
+
+
+ROLES = {"postgres", "admin", "member", "outside", "plain", "trusting"}
+
+
+@pytest.mark.parametrize(("role", "server", "expected", "dblink", "postgres_fdw"), SERVERS)
+def test_servers(
+    log_in: object, role: str, server: str, expected: str, dblink: bool, postgres_fdw: bool
+) -> None:
+    """What a role gets by a foreign server, beside what dblink and postgres_fdw give it."""
+    conn = log_in(role)  # type: ignore[operator]
+    assert answer(conn, PMPP, server) == expected
+    assert (answer(conn, DBLINK, server) in ROLES) is dblink
+    assert (answer(conn, f"select name from at_{server}") in ROLES) is postgres_fdw
+
+
+def test_view_and_index_of_another_owner(tempting: Cluster) -> None:
+    """A view lends no rights, and an index expression runs with those of the table's owner."""
+    with psycopg.connect(tempting.superuser(), autocommit=True) as conn:
+        socket = tempting.superuser()
+        query = PMPP.replace("%s", sql.quote(socket))
+        conn.execute(f"create view lent as {query}")  # type: ignore[arg-type]
+        conn.execute("grant select on lent to public; grant create on schema public to member")
+        assert answer(conn, "select * from lent") == "postgres"
+        conn.execute("set role member")
+        assert answer(conn, "select * from lent") == "2F003"
+        conn.execute("create table owned (i int)")
+        conn.execute(f"""
+            create function public.sneak(int) returns text language plpgsql immutable as $$
+            begin
+                if $1 = 1 then return (select d from ({query}) d(d)); end if;
+                return '';
+            end $$
+        """)  # type: ignore[arg-type]
+        conn.execute("insert into owned values (1)")
+        assert answer(conn, "create index on owned (public.sneak(i))") == "2F003"
+        conn.execute("reset role")
+        assert answer(conn, "create index on owned (public.sneak(i))") == "2F003"
+        conn.execute("drop table owned; drop function sneak; drop view lent")
+
+
+NAMES = [
+    'with "quotes"',
+    "with 'quotes'",
+    "with spaces and $dollars$",
+    "MixedCase",
+    "サーバー",
+    "a=b",
+    "x" * 63,
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(tempting: Cluster, name: str) -> None:
+    """Servers, types and columns may have any name."""
+    with psycopg.connect(tempting.superuser(), autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("create server {0} foreign data wrapper postgres_fdw options (host {1}, port {2}, dbname 'postgres');"
+                    "create user mapping for current_user server {0};"
+                    "create type {0} as ({0} text, b int)").format(sql.Identifier(name), tempting.host, str(tempting.port))
+        )  # fmt: skip
+        call = sql.SQL(
+            "select t.{0}, b from pmpp.distribute(null::{0}, {1}, array['select 1, 2']) t"
+        )
+        assert conn.execute(call.format(sql.Identifier(name), name)).fetchall() == [("1", 2)]
+        call = sql.SQL("select * from pmpp.distribute(null::{0}, {1}, array['select 1/0'])")
+        with pytest.raises(psycopg.errors.DivisionByZero) as raised:
+            conn.execute(call.format(sql.Identifier(name), name))
+        assert f'server "{name}"' in str(raised.value.diag.message_detail)
+        conn.execute(sql.SQL("drop server {0} cascade; drop type {0}").format(sql.Identifier(name)))

@@ -1,0 +1,231 @@
+"""Generated manifests and generated answers of remotes: never a crash, never a foreign message.
+
+PMPP_FUZZ_SECONDS sets how long each test runs (10 unless told); "make fuzz" runs them for longer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from helpers import descriptors
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SECONDS = float(os.environ.get("PMPP_FUZZ_SECONDS", "10"))
+
+# The SQLSTATEs that pmpp or PostgreSQL give to bad manifests and bad connections. XX000, which a
+# defect of pmpp would have, is not among them.
+EXPECTED = {
+    "08001", "08006", "22004", "22021", "22023", "22P02", "22P05", "2202E", "42501", "42601",
+    "42704", "42703", "42804", "0A000", "22012", "42P01", "42883", "42P18", "22003",
+}  # fmt: skip
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
+connections = st.one_of(
+    texts,
+    st.sampled_from(["loop", "host=/nonexistent", "port=1", "dbname='", "postgresql://", "host=a,b port=1,2,3",
+                     "host=.. port=1", "connect_timeout=x", "hostaddr=1", "port=99999", "service=x", "host=a..b"]),
+)  # fmt: skip
+queries = st.one_of(
+    texts,
+    st.sampled_from(
+        [
+            "select 1",
+            "select 1, 2",
+            "select",
+            ";",
+            "--",
+            "select 1/0",
+            "\\",
+            "copy t from stdin",
+            "begin",
+            "select 'x'",
+        ]
+    ),
+)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.one_of(st.none(), st.integers(-5, 40), finite, st.booleans(), texts)
+json_values = st.recursive(
+    numbers | queries,
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(texts, v, max_size=3),
+    max_leaves=4,
+)
+items = st.fixed_dictionaries(
+    {},
+    optional={
+        "connection": connections | json_values,
+        "queries": st.lists(queries | st.none(), max_size=4) | json_values,
+        "query": queries | json_values,
+        "cpu_multiplier": numbers,
+        "num_workers": numbers,
+        "setup_commands": st.lists(queries, max_size=2) | json_values,
+        "statement_timeout": numbers,
+        "result_format": st.sampled_from(["text", "binary", None, "x"]) | json_values,
+        "unknown": json_values,
+    },
+)
+manifests = st.lists(items, max_size=3) | json_values
+
+
+SOME = settings(
+    max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@pytest.fixture
+def session(db: psycopg.Connection, here: str) -> psycopg.Connection:
+    """A session with a foreign server that leads back."""
+    db.execute(
+        "create foreign data wrapper lax; create server loop foreign data wrapper lax; create user mapping for current_user server loop"
+    )
+    db.execute("set client_min_messages to error; set statement_timeout to '5s'")
+    return db
+
+
+def for_some_time(check: Callable[[], None]) -> None:
+    """Repeat a property test, with new examples each time, for SECONDS."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        check()
+
+
+def run(conn: psycopg.Connection, call: str, parameters: list[object]) -> None:
+    """Make a call; its error, if it has one, must be one of those expected."""
+    try:
+        conn.execute(call, parameters)  # type: ignore[arg-type]
+    except psycopg.Error as ex:
+        assert ex.sqlstate in EXPECTED, ex
+        assert "Traceback" not in str(ex.diag.message_primary)
+
+
+def test_json_manifests(session: psycopg.Connection) -> None:
+    """Any JSON document as a manifest runs or is refused."""
+    pid = session.info.backend_pid
+
+    @SOME
+    @given(manifests)
+    def check(manifest: object) -> None:
+        text = json.dumps(manifest)
+        run(session, "select * from pmpp.distribute(null::int, %s::json)", [text])
+        run(session, "select * from pmpp.distribute(%s::json) as (i int)", [text])
+
+    before = descriptors(pid)
+    for_some_time(check)
+    assert descriptors(pid) == before
+    assert session.info.backend_pid == pid
+
+
+def test_array_manifests(session: psycopg.Connection) -> None:
+    """Any values in the fields of a query_manifest run or are refused."""
+
+    @SOME
+    @given(
+        st.tuples(
+            connections | st.none(),
+            st.none() | st.lists(queries | st.none(), max_size=4),
+            st.none() | st.floats(),
+            st.none() | st.integers(-5, 40),
+            st.none() | st.lists(queries | st.none(), max_size=2),
+            st.none() | st.sampled_from(["text", "binary", "x"]),
+        )
+    )
+    def check(fields: tuple[object, ...]) -> None:
+        item = "row(%s::text, %s::text[], %s::float8, %s::int, %s::text[], %s::text)"
+        call = f"select * from pmpp.distribute(null::int, array[{item}::pmpp.query_manifest])"
+        run(session, call, list(fields))
+
+    for_some_time(check)
+
+
+@pytest.fixture
+def answering() -> Iterator[tuple[int, list[bytes]]]:
+    """A listener that answers every connection with the bytes in a list of one."""
+    answers = [b""]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                with client:
+                    try:
+                        client.recv(100_000)
+                        client.sendall(answers[0])
+                        client.shutdown(socket.SHUT_WR)
+                        while client.recv(100_000):
+                            pass
+                    except OSError:
+                        pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listener.getsockname()[1], answers
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def message(kind: str, *fields: bytes) -> bytes:
+    body = b"".join(fields)
+    return kind.encode() + (len(body) + 4).to_bytes(4, "big") + body
+
+
+WELCOME = (
+    message("R", b"\0\0\0\0")
+    + message("S", b"client_encoding\0UTF8\0")
+    + message("S", b"server_version\0" + b"8.0\0")
+    + message("K", b"\0\0\0\1\0\0\0\2")
+    + message("Z", b"I")
+)
+words = st.binary(max_size=12)
+shorts = st.integers(0, 3).map(lambda n: n.to_bytes(2, "big"))
+streams = st.lists(
+    st.one_of(
+        st.builds(message, st.sampled_from(list("RSKZTDCENAIGHWcdnstv123")), words, words),
+        st.builds(
+            message, st.just("T"), shorts, st.just(b"a\0" + bytes(18)), st.just(b"b\0" + bytes(18))
+        ),
+        st.builds(message, st.just("D"), shorts, words),
+        st.just(message("D", b"\0\1\0\0\0\1x")),
+        st.just(message("T", b"\0\1a\0" + bytes(18))),
+        st.just(message("C", b"SELECT 1\0")),
+        st.just(message("E", b"SERROR\0C22012\0Mboom\0\0")),
+        st.just(message("N", b"SNOTICE\0Mhello\0\0")),
+        st.just(message("Z", b"I")),
+        words,
+    ),
+    max_size=8,
+).map(b"".join)
+
+
+def test_byte_streams(db: psycopg.Connection, answering: tuple[int, list[bytes]]) -> None:
+    """Whatever bytes a remote sends, before or after it has let us in, the session survives."""
+    port, answers = answering
+    dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
+    db.execute("set client_min_messages to error; set statement_timeout to '20s'")
+    pid = db.info.backend_pid
+
+    @SOME
+    @given(st.booleans(), streams, st.sampled_from([None, "text", "binary"]))
+    def check(let_in: bool, stream: bytes, result_format: str | None) -> None:
+        answers[0] = (WELCOME if let_in else b"") + stream
+        call = (
+            "select * from pmpp.distribute(null::text, %s, array['select 1'], result_format => %s)"
+        )
+        try:
+            db.execute(call, [dsn, result_format])
+        except psycopg.Error as ex:
+            assert ex.sqlstate not in ("XX000", "38000", "57014", None), (ex, answers[0])
+
+    before = descriptors(pid)
+    for_some_time(check)
+    assert descriptors(pid) == before
+    assert db.execute("select pg_backend_pid()").fetchall() == [(pid,)]
