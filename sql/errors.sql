@@ -30,3 +30,4 @@ exception when division_by_zero then
 end
 $$;
 select * from pmpp.distribute(null::int, 'loopback', array['select 1']);
+select * from pmpp.distribute('[{"connection": "loopback", "query": "select"}]'::jsonb) as (i int);

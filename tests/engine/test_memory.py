@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pmpp
 from psycopg import capabilities
 
 MB = 1024 * 1024
@@ -43,7 +44,7 @@ peak()
 
 def test_memory_is_bounded(here: str) -> None:
     """Five million rows take 64 MB, besides one whole result where libpq has no chunked mode."""
-    paths = [str(Path(sys.modules["pmpp"].__path__[0]).parent)]
+    paths = [str(Path(pmpp.__path__[0]).parent)]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, here],
         env={"PYTHONPATH": ":".join(paths)},

@@ -12,16 +12,14 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from psycopg.pq import ExecStatus, abc
-
 from . import conninfo, errors, manifest
 from .catalog import Catalog, local_error
+from .columns import Columns
 from .conninfo import Caller, Target
 from .diagnostics import Notice
-from .engine import Delivery, Engine
+from .engine import Engine
 from .errors import PmppError
 from .manifest import Item, Task
-from .rows import ColumnCast, literal, literals
 
 Batch = tuple[Task, list[str]]
 
@@ -61,6 +59,8 @@ def rows(plpy: Any, query_manifest: object, column_types: list[int] | None) -> I
     Raises:
         plpy.Error: here or while the rows are fetched.
     """
+    global _failed_call
+    _failed_call = None
     call = _Call(has_front=column_types is not None)
     try:
         catalog = Catalog(plpy)
@@ -73,7 +73,7 @@ def rows(plpy: Any, query_manifest: object, column_types: list[int] | None) -> I
             catalog.check_interrupts,
             lambda notice: _forward_notice(plpy, catalog, notice),
         )
-        batches = _batches(plpy, call, engine, _Columns(catalog, column_types))
+        batches = _batches(plpy, call, engine, Columns(catalog, column_types))
         ahead = _run_ahead(batches, work_mem)
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
@@ -129,81 +129,6 @@ def read_user_mapping(plpy: Any) -> None:
         raise _shown(plpy, _Call(has_front=False), ex) from None
 
 
-class _Columns:
-    """The columns that a call returns, as far as they are known beforehand.
-
-    The polymorphic forms tell their types. The forms that return records do not: there the
-    first result says how many there are, and PostgreSQL compares it with the caller's list.
-    """
-
-    def __init__(self, catalog: Catalog, types: list[int] | None) -> None:
-        self._catalog = catalog
-        self._types = types
-        self._count = None if types is None else len(types)
-
-    def literals(self, delivery: Delivery) -> Iterator[list[str]]:
-        """Yield the rows of a result, or one row for the tag of a command.
-
-        Raises:
-            PmppError: if the result does not have these columns.
-        """
-        task, result, encoding = delivery
-        if result.status == ExecStatus.COMMAND_OK:
-            self._check_command(task)
-            tag = (result.command_status or b"").decode(errors="replace")
-            yield [literal((task.sql, tag))]
-            return
-        self._check_count(task, result.nfields)
-        try:
-            yield from literals(result, encoding, self._casts(task, result))
-        except PmppError as ex:
-            ex.detail = ex.detail or f"In a row of {task}"
-            raise
-        except UnicodeDecodeError:
-            raise PmppError(
-                f"a value is not valid in the client_encoding of the connection ({encoding})",
-                sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
-                detail=f"In a row of {task}",
-                hint="Set client_encoding to the encoding of the remote data in setup_commands.",
-            ) from None
-
-    def _check_count(self, task: Task, came: int) -> None:
-        if self._count is None and came > 0:
-            self._count = came
-        if came != self._count:
-            raise PmppError(
-                f"wrong number of columns: expected {self._count}, got {came}",
-                sqlstate=errors.DATATYPE_MISMATCH,
-                detail=f"In {task}",
-            )
-
-    def _check_command(self, task: Task) -> None:
-        if self._types is None:
-            self._count = self._count or 2
-            fits = self._count == 2
-        else:
-            fits = len(self._types) == 2 and self._catalog.take_text(self._types)
-        if not fits:
-            raise PmppError(
-                "a statement without rows returns its command and its tag, "
-                "for which the row type must have two columns of type text",
-                sqlstate=errors.DATATYPE_MISMATCH,
-                detail=f"In {task}",
-                hint="Use pmpp.meta, or the type pmpp.command_with_result.",
-            )
-
-    def _casts(self, task: Task, result: abc.PGresult) -> dict[int, ColumnCast]:
-        """Return what resolves differences of types, for queries in binary format."""
-        if self._types is None or task.item.result_format != "binary":
-            return {}
-        casts = {}
-        for index, wanted in enumerate(self._types):
-            came = result.ftype(index)
-            if came != wanted and (cast := self._catalog.assignment_cast(came, wanted)):
-                casts[index] = cast
-        return casts
-
-
 def _targets(plpy: Any, catalog: Catalog, items: Sequence[Item]) -> list[Target]:
     """Resolve the connections of all items."""
     caller = catalog.caller()
@@ -232,7 +157,7 @@ def _user_mapping(plpy: Any, caller: Caller, server: str) -> dict[str, str] | No
         _mapping_request = _mapping_answer = None
 
 
-def _batches(plpy: Any, call: _Call, engine: Engine, columns: _Columns) -> Iterator[Batch]:
+def _batches(plpy: Any, call: _Call, engine: Engine, columns: Columns) -> Iterator[Batch]:
     """Yield the rows of all queries as they come, each batch with its query."""
     try:
         for delivery in engine.run():

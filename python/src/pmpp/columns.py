@@ -1,0 +1,93 @@
+"""Results as rows of the columns that a call returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psycopg.pq import ExecStatus, abc
+
+from . import errors
+from .catalog import Catalog
+from .engine import Delivery
+from .errors import PmppError
+from .manifest import Task
+from .rows import ColumnCast, literal, literals
+
+
+class Columns:
+    """The columns that a call returns, as far as they are known beforehand.
+
+    The polymorphic forms tell their types. The forms that return records do not: there the
+    first result says how many there are, and PostgreSQL compares it with the caller's list.
+
+    Args:
+        catalog: the local server.
+        types: the oids of the types of the columns, or None.
+    """
+
+    def __init__(self, catalog: Catalog, types: list[int] | None) -> None:
+        self._catalog = catalog
+        self._types = types
+        self._count = None if types is None else len(types)
+
+    def literals(self, delivery: Delivery) -> Iterator[list[str]]:
+        """Yield the rows of a result, or one row for the tag of a command.
+
+        Raises:
+            PmppError: if the result does not have these columns.
+        """
+        task, result, encoding = delivery
+        if result.status == ExecStatus.COMMAND_OK:
+            self._check_command(task)
+            tag = (result.command_status or b"").decode(errors="replace")
+            yield [literal((task.sql, tag))]
+            return
+        self._check_count(task, result.nfields)
+        try:
+            yield from literals(result, encoding, self._casts(task, result))
+        except PmppError as ex:
+            ex.detail = ex.detail or f"In a row of {task}"
+            raise
+        except UnicodeDecodeError:
+            raise PmppError(
+                f"a value is not valid in the client_encoding of the connection ({encoding})",
+                sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
+                detail=f"In a row of {task}",
+                hint="Set client_encoding to the encoding of the remote data in setup_commands.",
+            ) from None
+
+    def _check_count(self, task: Task, came: int) -> None:
+        if self._count is None and came > 0:
+            self._count = came
+        if came != self._count:
+            raise PmppError(
+                f"wrong number of columns: expected {self._count or 'some'}, got {came}",
+                sqlstate=errors.DATATYPE_MISMATCH,
+                detail=f"In {task}",
+            )
+
+    def _check_command(self, task: Task) -> None:
+        if self._types is None:
+            self._count = self._count or 2
+            fits = self._count == 2
+        else:
+            fits = len(self._types) == 2 and self._catalog.take_text(self._types)
+        if not fits:
+            raise PmppError(
+                "a statement without rows returns its command and its tag, "
+                "for which the row type must have two columns of type text",
+                sqlstate=errors.DATATYPE_MISMATCH,
+                detail=f"In {task}",
+                hint="Use pmpp.meta, or the type pmpp.command_with_result.",
+            )
+
+    def _casts(self, task: Task, result: abc.PGresult) -> dict[int, ColumnCast]:
+        """Return what resolves differences of types, for queries in binary format."""
+        if self._types is None or task.item.result_format != "binary":
+            return {}
+        casts = {}
+        for index, wanted in enumerate(self._types):
+            came = result.ftype(index)
+            if came != wanted and (cast := self._catalog.assignment_cast(came, wanted)):
+                casts[index] = cast
+        return casts
