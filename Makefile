@@ -100,7 +100,7 @@ installcheck: ## run the regression tests (sql/, expected/) on the server that P
 
 # ---- Demonstration and tests ----
 
-.PHONY: run-demo run-tests lint checkver unit fuzz
+.PHONY: run-demo run-tests lint checkver unit fuzz bench
 
 run-demo:
 	PG_CONFIG='$(PG_CONFIG)' tools/demo $(if $(KEEP),--keep)
@@ -121,9 +121,12 @@ fuzz: build/venv.done ## try generated manifests and answers of remotes, five mi
 unit: build/venv.done ## run the tests that need no server
 	build/venv/bin/pytest tests/unit
 
+bench: build/venv.done ## measure pmpp beside its peers (QUICK=1: less work, fewer rounds)
+	build/venv/bin/python bench/run.py $(if $(QUICK),--quick)
+
 lint: build/venv.done ## check style and types of the Python code
-	build/venv/bin/ruff check --config python/pyproject.toml python tests tools
-	build/venv/bin/ruff format --check --config python/pyproject.toml python tests tools
+	build/venv/bin/ruff check --config python/pyproject.toml python tests tools bench
+	build/venv/bin/ruff format --check --config python/pyproject.toml python tests tools bench
 	build/venv/bin/mypy --config-file python/pyproject.toml python/src tools/cluster.py
 
 checkver: ## compare the version in all places that name it

@@ -14,7 +14,7 @@ from pmpp.diagnostics import Notice
 from pmpp.engine import Delivery, Engine
 from pmpp.errors import PmppError
 from pmpp.manifest import parse
-from pmpp.rows import literals
+from pmpp.rows import Reader
 from pmpp.session import Settings
 
 SUPERUSER = Caller("postgres", True, 42)
@@ -42,7 +42,7 @@ def rows(deliveries: Iterator[Delivery]) -> list[str]:
     return [
         row
         for delivery in deliveries
-        for batch in literals(delivery.result, delivery.encoding)
+        for batch in Reader(delivery.encoding).literals(delivery.result)
         for row in batch
     ]
 

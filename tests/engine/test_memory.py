@@ -17,7 +17,7 @@ import resource, sys
 from pmpp.conninfo import Caller, from_string
 from pmpp.engine import Engine
 from pmpp.manifest import Item
-from pmpp.rows import literals
+from pmpp.rows import Reader
 from pmpp.session import Settings
 
 def peak():
@@ -29,7 +29,7 @@ def run(count):
     target = from_string("item 1", item.connection, Caller("postgres", True, 42))
     total = 0
     for delivery in Engine([item], [target], Settings(), lambda: None, print).run():
-        for batch in literals(delivery.result, delivery.encoding):
+        for batch in Reader(delivery.encoding).literals(delivery.result):
             total += len(batch)
         del delivery
     assert total == count * 500000

@@ -11,7 +11,7 @@ from .catalog import Catalog
 from .engine import Delivery
 from .errors import PmppError
 from .manifest import Task
-from .rows import ColumnCast, literal, literals
+from .rows import ColumnCast, Reader, literal
 
 
 class Columns:
@@ -29,6 +29,7 @@ class Columns:
         self._catalog = catalog
         self._types = types
         self._count = None if types is None else len(types)
+        self._readers: dict[str, Reader] = {}
 
     def literals(self, delivery: Delivery) -> Iterator[list[str]]:
         """Yield the rows of a result, or one row for the tag of a command.
@@ -44,7 +45,10 @@ class Columns:
             return
         self._check_count(task, result.nfields)
         try:
-            yield from literals(result, encoding, self._casts(task, result))
+            reader = self._readers.get(encoding)
+            if reader is None:
+                reader = self._readers[encoding] = Reader(encoding)
+            yield from reader.literals(result, self._casts(task, result))
         except PmppError as ex:
             ex.detail = ex.detail or f"In a row of {task}"
             raise

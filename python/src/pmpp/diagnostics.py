@@ -38,7 +38,7 @@ def notice(result: abc.PGresult) -> Notice:
     )
 
 
-def check(result: abc.PGresult, where: str, label: str) -> None:
+def check(result: abc.PGresult, where: object, label: str) -> None:
     """Raise an error unless the result is one that has rows or a command tag.
 
     Args:
@@ -78,7 +78,7 @@ def _field(result: abc.PGresult, code: DiagnosticField) -> str | None:
     return None if value is None else value.decode(errors="replace")
 
 
-def lost_connection(label: str, message: str, where: str) -> PmppError:
+def lost_connection(label: str, message: str, where: object) -> PmppError:
     """Return the error for a connection that ended while it was in use."""
     return PmppError(
         f"lost the connection to {label}",
@@ -87,6 +87,7 @@ def lost_connection(label: str, message: str, where: str) -> PmppError:
     )
 
 
-def sentence(where: str) -> str:
+def sentence(where: object) -> str:
     """Return the name of a query as a line of a detail."""
-    return where[:1].upper() + where[1:]
+    text = str(where)
+    return text[:1].upper() + text[1:]

@@ -27,31 +27,42 @@ BATCH_ROWS = 1000  # bigger batches are slower: more objects than the allocator 
 BATCH_CHARACTERS = 256 * 1024
 
 
-def literals(
-    result: abc.PGresult, encoding: str, casts: Mapping[int, ColumnCast] | None = None
-) -> Iterator[list[str]]:
-    """Yield the rows of a result as composite literals, a batch at a time.
+class Reader:
+    """Reads results of one encoding, one after the other.
 
     Args:
-        result: a result that has rows, in text or in binary format.
-        encoding: the Python codec of its text.
-        casts: for some columns, by their index from 0, what converts a batch of their values.
-
-    Raises:
-        UnicodeDecodeError: if the result has bytes that are not of that encoding.
+        encoding: the Python codec of the text in the results.
     """
-    transformer = Transformer(_adapters(encoding))
-    transformer.set_pgresult(result)
-    start, step = 0, 16
-    while start < result.ntuples:
-        end = min(start + step, result.ntuples)
-        batch = None if casts else _plain_batch(transformer, start, end, result.nfields)
-        if batch is None:
-            rows: Sequence[Values] = transformer.load_rows(start, end, tuple)
-            batch = [literal(row) for row in _cast(rows, casts or {})]
-        yield batch
-        mean = sum(map(len, batch)) // len(batch) + 1
-        start, step = end, max(1, min(BATCH_ROWS, BATCH_CHARACTERS // mean))
+
+    def __init__(self, encoding: str) -> None:
+        self._transformer = Transformer(_adapters(encoding))
+
+    def literals(
+        self, result: abc.PGresult, casts: Mapping[int, ColumnCast] | None = None
+    ) -> Iterator[list[str]]:
+        """Yield the rows of a result as composite literals, a batch at a time.
+
+        Args:
+            result: a result that has rows, in text or in binary format.
+            casts: for some columns, by their index from 0, what converts a batch of their values.
+
+        Raises:
+            UnicodeDecodeError: if the result has bytes that are not of the encoding.
+            PmppError: if a value in binary is not what its type looks like.
+        """
+        transformer = self._transformer
+        transformer.set_pgresult(result)
+        start, step, count = 0, 16, result.ntuples
+        while start < count:
+            end = min(start + step, count)
+            batch = None if casts else _plain_batch(transformer, start, end, result.nfields)
+            if batch is None:
+                rows: Sequence[Values] = transformer.load_rows(start, end, tuple)
+                batch = [literal(row) for row in _cast(rows, casts or {})]
+            yield batch
+            mean = sum(map(len, batch)) // len(batch) + 1
+            start, step = end, max(1, min(BATCH_ROWS, BATCH_CHARACTERS // mean))
+        transformer.set_pgresult(None)  # free the result before the next one is received
 
 
 def literal(values: Values) -> str:

@@ -9,7 +9,6 @@ import fcntl
 import sys
 import termios
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from psycopg import ConnectionInfo, NotSupportedError, OperationalError, capabilities, sql
@@ -27,6 +26,7 @@ from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
 Deliver = Callable[[abc.PGresult], None]
 
 CHUNK_ROWS = 1000
+HAS_CHUNKS = capabilities.has_stream_chunked()
 MOST_CPUS = 65536  # a remote that claims more is not believed
 MONEY = 790  # the oid of the type
 LIBPQ_BUFFER = 16384
@@ -118,17 +118,16 @@ class Session:
         Raises:
             PmppError: if the query fails, with the remote's own fields.
         """
-        where = str(task)
-        statement = self._encode(task.sql, where)
+        statement = self._encode(task.sql, task)
         if task.item.result_format is None:
-            self._send(where, "send_query", statement)
+            self._send(task, "send_query", statement)
         elif task.item.result_format == "text":
-            self._send(where, "send_query_params", statement, None)
+            self._send(task, "send_query_params", statement, None)
         else:
-            yield from self._send_binary(statement, where)
-        if capabilities.has_stream_chunked():
-            self._send(where, "set_chunked_rows_mode", CHUNK_ROWS)
-        yield from self._results(where, deliver)
+            yield from self._send_binary(statement, task)
+        if HAS_CHUNKS:
+            self._send(task, "set_chunked_rows_mode", CHUNK_ROWS)
+        yield from self._results(task, deliver)
 
     def encoding(self) -> str:
         """Return the Python codec of what the remote sends and reads.
@@ -138,14 +137,16 @@ class Session:
         Raises:
             PmppError: if Python has no such codec.
         """
+        name = self._conn.parameter_status(b"client_encoding")
+        if name in (b"UTF8", b"SQL_ASCII", None):
+            return "utf-8"
         try:
-            encoding = ConnectionInfo(self._conn).encoding
+            return ConnectionInfo(self._conn).encoding
         except NotSupportedError as ex:
             raise PmppError(
                 f"{self.where}: client_encoding is not supported: {ex}",
                 sqlstate=errors.FEATURE_NOT_SUPPORTED,
             ) from None
-        return "utf-8" if encoding == "ascii" else encoding
 
     @property
     def is_running(self) -> bool:
@@ -194,11 +195,11 @@ class Session:
             return False
         return True
 
-    def _run(self, command: str, where: str, deliver: Deliver | None = None) -> Steps[None]:
+    def _run(self, command: str, where: object, deliver: Deliver | None = None) -> Steps[None]:
         self._send(where, "send_query", self._encode(command, where))
         yield from self._results(where, deliver)
 
-    def _send_binary(self, statement: bytes, where: str) -> Steps[None]:
+    def _send_binary(self, statement: bytes, where: object) -> Steps[None]:
         """Prepare a query and run it in binary format.
 
         In text, if a column has a type that `rows` cannot read in binary.
@@ -213,23 +214,24 @@ class Session:
         result_format = Format.BINARY if readable else Format.TEXT
         self._send(where, "send_query_prepared", b"", None, None, result_format)
 
-    def _send(self, where: str, method: str, *arguments: object) -> None:
+    def _send(self, where: object, method: str, *arguments: object) -> None:
         """Call one of libpq's functions that send."""
         try:
             getattr(self._conn, method)(*arguments)
         except OperationalError as ex:
             raise diagnostics.lost_connection(self.target.label, str(ex), where) from None
 
-    def _results(self, where: str, deliver: Deliver | None = None) -> Steps[None]:
+    def _results(self, where: object, deliver: Deliver | None = None) -> Steps[None]:
         """Send what is still to be sent, then receive until the remote is ready again."""
         pgconn = self._conn
-        while self._flush():
+        while self._flush(pgconn):
             if (yield Wait(pgconn.socket, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
-                self._receive(where)
+                self._receive(pgconn, where)
+        readable = Wait(pgconn.socket, EVENT_READ)
         while True:
             while pgconn.is_busy():
-                yield Wait(pgconn.socket, EVENT_READ)
-                self._receive(where)
+                yield readable
+                self._receive(pgconn, where)
             result = pgconn.get_result()
             self.received = 0
             if result is None:
@@ -241,18 +243,26 @@ class Session:
             if result.status == ExecStatus.TUPLES_CHUNK:
                 yield None
 
-    def _flush(self) -> int:
-        with suppress(OperationalError):  # get_result() tells what the remote said
-            return self._conn.flush()
-        return 0
+    # When sending or receiving fails, get_result() tells what the remote said before.
 
-    def _receive(self, where: str) -> None:
-        with suppress(OperationalError):  # get_result() tells what the remote said
-            before = self._available()
-            self._conn.consume_input()
-            # More may have come meanwhile, and libpq does not say how much it took: one
-            # buffer, or all there was if it reads a long row.
-            self.received += max(before - self._available(), min(before, LIBPQ_BUFFER))
+    @staticmethod
+    def _flush(pgconn: abc.PGconn) -> int:
+        try:
+            return pgconn.flush()
+        except OperationalError:
+            return 0
+
+    def _receive(self, pgconn: abc.PGconn, where: object) -> None:
+        try:
+            available = _available(pgconn)
+            pgconn.consume_input()
+            if available > LIBPQ_BUFFER:
+                # libpq does not say how much of it it took: one buffer, or all if the row is
+                # long. Meanwhile more may have come.
+                available = max(available - _available(pgconn), LIBPQ_BUFFER)
+        except OperationalError:
+            return
+        self.received += available
         if self.received > self._settings.max_result_size:
             raise PmppError(
                 "the result is larger than pmpp.max_result_size",
@@ -261,12 +271,7 @@ class Session:
                 hint="Cut the query into smaller ones, or set pmpp.max_result_size.",
             )
 
-    def _available(self) -> int:
-        """Return how many bytes the operating system holds for us."""
-        answer = fcntl.ioctl(self._conn.socket, termios.FIONREAD, bytes(4))
-        return int.from_bytes(answer, sys.byteorder)
-
-    def _check_money(self, result: abc.PGresult, where: str) -> None:
+    def _check_money(self, result: abc.PGresult, where: object) -> None:
         if not self._reads_money and MONEY in map(result.ftype, range(result.nfields)):
             raise PmppError(
                 f"{self.target.label} cannot write values of type money as they are read here",
@@ -276,7 +281,7 @@ class Session:
                 "lc_monetary here. Have the query cast the column to numeric.",
             )
 
-    def _encode(self, text: str, where: str) -> bytes:
+    def _encode(self, text: str, where: object) -> bytes:
         try:
             return text.encode(self.encoding())
         except UnicodeEncodeError:
@@ -285,3 +290,9 @@ class Session:
                 sqlstate=errors.UNTRANSLATABLE_CHARACTER,
                 detail=diagnostics.sentence(where),
             ) from None
+
+
+def _available(pgconn: abc.PGconn) -> int:
+    """Return how many bytes the operating system holds for a connection."""
+    answer = fcntl.ioctl(pgconn.socket, termios.FIONREAD, b"\0\0\0\0")
+    return int.from_bytes(answer, sys.byteorder)
