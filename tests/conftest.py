@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -15,6 +16,11 @@ from psycopg.conninfo import make_conninfo
 from pytest_postgresql import factories
 
 Query = Callable[..., list[tuple[object, ...]]]
+
+
+def pytest_configure() -> None:
+    # servers are removed also when the run is terminated
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -179,7 +179,7 @@ grant execute on function @extschema@.to_query_manifest_array(jsonb) to pmpp;
 
 create function @extschema@.to_query_manifest_array(manifest json) returns @extschema@.query_manifest[]
 language sql immutable strict parallel safe security invoker
-as $$ select @extschema@.to_query_manifest_array(manifest::jsonb) $$;
+as $$ select @extschema@.to_query_manifest_array(manifest::pg_catalog.jsonb) $$;
 comment on function @extschema@.to_query_manifest_array(json) is
     'read a manifest in JSON; the cast from json to query_manifest[]';
 revoke all on function @extschema@.to_query_manifest_array(json) from public;
