@@ -59,7 +59,8 @@ class Bench:
             for command in commands
         ]
         for process in running:
-            process.wait()
+            if process.wait():
+                raise RuntimeError(f"{process.args} failed")
         return time.perf_counter() - started
 
     def cpu_seconds(self) -> float:
@@ -131,8 +132,11 @@ def two_psql(bench: Bench) -> float:
 
 def xargs(bench: Bench) -> float:
     """A psql process for each query, two at a time."""
-    lines = "\\n".join(burning(bench))
-    return bench.programs(["sh", "-c", f"printf '{lines}\\n' | xargs -P 2 -d '\\n' -n 1 psql -Xqc"])
+    lines = bench.cluster.directory / "queries.sql"
+    lines.write_text("\n".join(burning(bench)) + "\n")
+    return bench.programs(
+        ["xargs", "-a", str(lines), "-P", "2", "-d", "\\n", "-n", "1", "psql", "-Xqc"]
+    )
 
 
 def dblink_one_by_one(count: int) -> Run:

@@ -11,11 +11,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import psycopg
 import pytest
 from helpers import descriptors
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 SECONDS = float(os.environ.get("PMPP_FUZZ_SECONDS", "10"))
@@ -90,10 +91,15 @@ def session(db: psycopg.Connection, here: str) -> psycopg.Connection:
 
 
 def for_some_time(check: Callable[[], None]) -> None:
-    """Repeat a property test, with new examples each time, for SECONDS."""
+    """Repeat a property test, with new examples each time, for SECONDS.
+
+    In CI they are the same in every run, so that a failure there is one of the change.
+    """
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        check()
+    for number in count(0 if "CI" in os.environ else int(time.time())):
+        seed(number)(check)()
+        if time.monotonic() > end:
+            return
 
 
 def run(conn: psycopg.Connection, call: str, parameters: list[object]) -> None:

@@ -26,6 +26,9 @@ ColumnCast = Callable[[Values], Values]
 BATCH_ROWS = 1000  # bigger batches are slower: more objects than the allocator likes
 BATCH_CHARACTERS = 256 * 1024
 
+# Marks for building a batch of literals: characters that hardly ever occur in a value.
+NEXT_VALUE, NEXT_ROW, NULL = "\x1c", "\x1d", "\x1e"
+
 
 class Reader:
     """Reads results of one encoding, one after the other.
@@ -55,7 +58,7 @@ class Reader:
         start, step, count = 0, 16, result.ntuples
         while start < count:
             end = min(start + step, count)
-            batch = None if casts else _plain_batch(transformer, start, end, result.nfields)
+            batch = None if casts else _batch(transformer, start, end, result.nfields)
             if batch is None:
                 rows: Sequence[Values] = transformer.load_rows(start, end, tuple)
                 batch = [literal(row) for row in _cast(rows, casts or {})]
@@ -74,21 +77,27 @@ def literal(values: Values) -> str:
     return f"({','.join(quoted)})"
 
 
-def _plain_batch(
-    transformer: TransformerType, start: int, end: int, nfields: int
-) -> list[str] | None:
-    """Return rows as literals, or None if one has a NULL or a character to be escaped.
+def _batch(transformer: TransformerType, start: int, end: int, nfields: int) -> list[str] | None:
+    """Return rows as literals, or None if a value has one of the characters used here as marks.
 
-    Nearly all the work is done in C; with `literal` it takes twice as long.
+    A row is its values with marks between them, a batch its rows with marks between them; then
+    a few replacements in the whole text escape and quote all values at once. It does what
+    `literal` does for each row, in half the time.
     """
     try:
-        joined: list[str] = transformer.load_rows(start, end, '","'.join)
-    except TypeError:
+        rows: list[str] = transformer.load_rows(start, end, NEXT_VALUE.join)
+        nulls = 0
+    except TypeError:  # None cannot be joined
+        values: Sequence[Values] = transformer.load_rows(start, end, tuple)
+        rows = [NEXT_VALUE.join([NULL if v is None else v for v in row]) for row in values]
+        nulls = sum(row.count(None) for row in values)
+    text = NEXT_ROW.join(rows)
+    marks = len(rows) * (nfields - 1), len(rows) - 1, nulls
+    if (text.count(NEXT_VALUE), text.count(NEXT_ROW), text.count(NULL)) != marks:
         return None
-    text = "\n".join(joined)
-    if "\\" in text or text.count('"') != len(joined) * 2 * (nfields - 1):
-        return None
-    return [f'("{row}")' for row in joined]
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    text = text.replace(NEXT_VALUE, '","').replace(NEXT_ROW, f'"){NEXT_ROW}("')
+    return f'("{text}")'.replace(f'"{NULL}"', "").split(NEXT_ROW)
 
 
 def _cast(rows: Sequence[Values], casts: Mapping[int, ColumnCast]) -> Sequence[Values]:
