@@ -96,18 +96,16 @@ def test_server_is_stopped(db: psycopg.Connection, throwaway: Cluster, mode: str
     assert "onnection refused" in str(error.diag.message_detail)
 
 
-def test_server_restarts_between_connect_and_query(
-    db: psycopg.Connection, throwaway: Cluster
-) -> None:
-    """A connection that died while another query ran is noticed when it is used."""
-    manifest = sql.SQL(
-        "array[row({}, array['select pg_terminate_backend(pid)::text from pg_stat_activity "
-        "where application_name ~ ''^pmpp'' and pid <> pg_backend_pid()', {}], null, 2, null, null)"
-        "::pmpp.query_manifest]"
-    ).format(tcp(throwaway.port), SLEEP)
+def test_backend_dies_before_the_first_query(db: psycopg.Connection, there: str) -> None:
+    """A connection that is lost after connecting is an error that says where that was."""
     with pytest.raises(psycopg.Error) as raised:
-        db.execute(sql.SQL("select * from pmpp.distribute(null::text, {})").format(manifest))
+        db.execute(
+            "select * from pmpp.distribute(null::text, %s, array['select 1'],"
+            " setup_commands => array['select pg_terminate_backend(pg_backend_pid())'])",
+            [there],
+        )
     assert raised.value.sqlstate == "57P01"
+    assert "Setup command 1 of item 1" in str(raised.value.diag.message_detail)
 
 
 def test_server_in_recovery(db: psycopg.Connection, throwaway: Cluster) -> None:
