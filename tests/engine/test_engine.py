@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -217,3 +218,21 @@ def test_batches_are_the_literals_of_their_rows(here: str, mark: str) -> None:
     query = f"select a, b from (values {','.join(literals_of_values)}) x(a), (values {','.join(literals_of_values)}) y(b)"
     got = rows(engine({"connection": here, "queries": [query]}).run())
     assert sorted(got) == sorted(literal((a, b)) for a in values for b in values)
+
+
+def test_high_file_descriptors(here: str) -> None:
+    """Descriptors above 1,024, which select() could not watch, serve like any other."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2048)), hard))
+    low = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert max(low) > 1024
+        run = engine({"connection": here, "queries": ["select 1"] * 20, "num_workers": 5}).run()
+        assert rows(run) == ['("1")'] * 20
+        failing = {"connection": here, "queries": ["select pg_sleep(100)", "x"], "num_workers": 2}
+        with pytest.raises(PmppError, match="syntax error"):
+            rows(engine(failing).run())
+    finally:
+        for descriptor in low:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

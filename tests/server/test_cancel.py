@@ -103,7 +103,7 @@ def assert_nothing_is_left(db: psycopg.Connection, remote: Cluster, before: list
     pid = db.info.backend_pid
     assert descriptors(pid) == before
     eventually(remote, f"not exists (select from pg_stat_activity where application_name = 'pmpp {pid}'"
-                       " and state = 'active')")  # fmt: skip
+                       " and state = 'active')", within=2 * LIMIT)  # fmt: skip
     rows = db.execute(
         "select * from pmpp.distribute(null::int, %s, array['select 1', 'select 2'])",
         [remote.superuser()],

@@ -234,6 +234,24 @@ def test_internal_functions_by_hand(
     assert PASSWORD not in result
 
 
+def test_internal_functions_are_closed_to_plain_users(
+    db: psycopg.Connection, connect: Connect, new_role: NewRole
+) -> None:
+    """Who is no member of pmpp can call none of its functions."""
+    outsider = connect(user=new_role(member=False))
+    functions = db.execute(
+        "select oid from pg_proc where pronamespace = 'pmpp'::regnamespace"
+    ).fetchall()
+    assert functions
+    may = (
+        "select has_schema_privilege('pmpp', 'usage') or has_function_privilege(%s::oid, 'execute')"
+    )
+    for (function,) in functions:
+        assert outsider.execute(may, [function]).fetchall() == [(False,)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        outsider.execute("select pmpp._read_user_mapping()")
+
+
 def test_password_required_of_another_wrapper(
     db: psycopg.Connection, session: psycopg.Connection, user: str, cluster: object
 ) -> None:
