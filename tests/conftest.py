@@ -15,8 +15,6 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql import factories
 
-Query = Callable[..., list[tuple[object, ...]]]
-
 
 def pytest_configure() -> None:
     # servers are removed also when the run is terminated
@@ -115,25 +113,3 @@ def new_role(db: psycopg.Connection) -> Callable[..., str]:
         return name
 
     return new_role
-
-
-@pytest.fixture
-def wait_until(connect: Callable[..., psycopg.Connection]) -> Callable[[str], None]:
-    """Wait until a query returns true."""
-
-    def wait_until(query: str) -> None:
-        with connect() as conn:
-            conn.execute(
-                f"""
-                do $_$ begin
-                    for i in 1..1000 loop
-                        perform pg_stat_clear_snapshot();
-                        if ({query}) then return; end if;
-                        perform pg_sleep(0.01);
-                    end loop;
-                    raise exception 'this has not come true within 10 s: %', $q${query}$q$;
-                end $_$
-                """
-            )
-
-    return wait_until

@@ -33,7 +33,6 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "400",
     "shared_buffers": "128MB",
-    "log_statement": "none",
 }
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 import pytest
+from cluster import Cluster
+from helpers import eventually
 from pmpp.conninfo import Caller, from_string
 from pmpp.diagnostics import Notice
 from pmpp.engine import Delivery, Engine
@@ -88,16 +90,18 @@ def test_nothing_is_left(here: str, db: psycopg.Connection) -> None:
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
-def test_consumer_stops(here: str, wait_until: Callable[[str], None]) -> None:
+def test_consumer_stops(here: str, cluster: Cluster) -> None:
     """When the consumer wants no more, what runs is cancelled and the connections are closed."""
     queries = ["select 1", "select pg_sleep(100)"]
     run = engine({"connection": here, "queries": queries, "num_workers": 2}).run()
     next(run)
     run.close()
-    wait_until("not exists (select from pg_stat_activity where application_name = 'pmpp 42')")
+    eventually(
+        cluster, "not exists (select from pg_stat_activity where application_name = 'pmpp 42')"
+    )
 
 
-def test_interrupt(here: str, wait_until: Callable[[str], None]) -> None:
+def test_interrupt(here: str, cluster: Cluster) -> None:
     """An interrupt ends the run at once and cancels the queries on the remotes."""
     deadline = time.monotonic() + 0.3
 
@@ -112,7 +116,9 @@ def test_interrupt(here: str, wait_until: Callable[[str], None]) -> None:
     with pytest.raises(Interrupted):
         rows(run)
     assert time.monotonic() < deadline + 1
-    wait_until("not exists (select from pg_stat_activity where application_name = 'pmpp 42')")
+    eventually(
+        cluster, "not exists (select from pg_stat_activity where application_name = 'pmpp 42')"
+    )
 
 
 def test_cancel_request_reaches_the_server(here: str, db: psycopg.Connection) -> None:

@@ -216,6 +216,13 @@ def test_flood_of_notices(db: psycopg.Connection, there: str) -> None:
     assert len(notices) == 2000
 
 
+def test_endless_notices_can_be_cancelled(db: psycopg.Connection, there: str) -> None:
+    """A cancel is not lost among notices, whatever is being done with them when it comes."""
+    db.execute("set client_min_messages to warning; set statement_timeout to '500ms'")
+    error = failure(db, there, ["do $$ begin loop raise notice 'again'; end loop; end $$"], 1)
+    assert error.sqlstate == "57014"
+
+
 def test_endless_result(db: psycopg.Connection, there: str) -> None:
     """A result without end stops at pmpp.max_result_size."""
     db.execute("set pmpp.max_result_size to '20MB'")

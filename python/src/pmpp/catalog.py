@@ -178,7 +178,9 @@ class Catalog:
         """
         try:
             self._select("select $1", ("pg_catalog.text", text))
-        except self._plpy.SPIError:
+        except self._plpy.SPIError as ex:
+            if local_error(ex).sqlstate != errors.UNTRANSLATABLE_CHARACTER:
+                raise  # a cancel must not be lost here
             return text.encode("ascii", "backslashreplace").decode()
         return text
 
