@@ -14,3 +14,10 @@ select pg_describe_object(classid, objid, objsubid) as object
    and obj_description(objid, classid::regclass::text) is null
  order by pg_describe_object(classid, objid, objsubid) collate "C";
 select obj_description('pmpp'::regnamespace) is not null as schema, shobj_description('pmpp'::regrole, 'pg_authid') is not null as role;
+-- relations: who may read and write them
+select c.relname as relation, c.relkind as kind, r.rolname as role,
+       has_table_privilege(r.oid, c.oid, 'select') as read,
+       has_table_privilege(r.oid, c.oid, 'insert, update, delete, truncate') as write
+  from pg_class c, pg_roles r
+ where c.relnamespace = 'pmpp'::regnamespace and c.relkind in ('r', 'v') and r.rolname in ('pmpp', 'pg_monitor')
+ order by 1, 3;

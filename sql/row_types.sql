@@ -37,8 +37,21 @@ select * from pmpp.distribute(null::int[], 'loopback', array['select array[1,2]'
 select * from pmpp.distribute(null::types.mood, 'loopback', array['select ''sad''']);
 select * from pmpp.distribute(null::boolean, 'loopback', array['select false']);
 
--- length limits refuse as they do elsewhere
-select * from pmpp.distribute(null::types.v, 'loopback', array['select 1, ''abcd''']);
+-- type modifiers do what they do in an INSERT
+create table types.limits (v varchar(3), c char(2), n numeric(4,1), b bit(3), vb bit varying(3), ts timestamp(0), iv interval day to second(1));
+select * from pmpp.distribute(null::types.limits, 'loopback', array[
+    $$select 'abc  ', 'd  ', 1.25, b'101', b'1', timestamp '2020-01-01 00:00:00.6', interval '1 day 00:00:01.26'$$,
+    $$select null, '', 'NaN', null, '', 'infinity', null$$]) order by c desc;
+select * from pmpp.distribute(null::types.limits, 'loopback', array['select ''abcd'', null, null, null, null, null, null']);
+select * from pmpp.distribute(null::types.limits, 'loopback', array['select null, ''abc'', null, null, null, null, null']);
+select * from pmpp.distribute(null::types.limits, 'loopback', array['select null, null, 1000, null, null, null, null']);
+select * from pmpp.distribute(null::types.limits, 'loopback', array['select null, null, null, b''1'', null, null, null']);
+select * from pmpp.distribute(null::types.limits, 'loopback', array['select null, null, null, null, b''1010'', null, null']);
+alter table types.limits add words varchar(3)[], add boxes box;
+select words, boxes from pmpp.distribute(null::types.limits, 'loopback',
+    array['select null, null, null, null, null, null, null, array[''abc''], box ''(1,2),(3,4)''']);
+select words from pmpp.distribute(null::types.limits, 'loopback',
+    array['select null, null, null, null, null, null, null, array[''abcd''], null']);
 select * from pmpp.distribute('[{"connection": "loopback", "query": "select ''abcd''"}]'::jsonb) as (v varchar(3));
 
 -- the form with a column definition list

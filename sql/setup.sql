@@ -13,4 +13,4 @@ begin
     execute format('create user mapping for current_user server loopback options (user %L)', current_user);
 end
 $$;
-select extname, extversion, nspname from pg_extension e join pg_namespace n on n.oid = extnamespace where extname = 'pmpp';
+select extname, nspname from pg_extension e join pg_namespace n on n.oid = extnamespace where extname = 'pmpp';

@@ -24,22 +24,43 @@ class Forwarder:
             close - the client's connection is closed;
             deaf - nothing is read from the client any more.
         after: bytes from the server (deaf: from the client) until then.
+        times: how many connections this happens to, None for all; the others are forwarded.
+        is_late: True if connections are refused until `listen` is called.
+
+    Attributes:
+        accepted: how many connections have come.
     """
 
-    def __init__(self, port: int, fault: Fault = "none", after: int = 0) -> None:
+    def __init__(
+        self,
+        port: int,
+        fault: Fault = "none",
+        after: int = 0,
+        times: int | None = None,
+        *,
+        is_late: bool = False,
+    ) -> None:
         self._target = port
         self._fault = fault
         self._after = after
+        self._times = times
+        self._is_late = is_late
+        self.accepted = 0
         self._sockets: list[socket.socket] = []
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self._listener.bind(("127.0.0.1", 0))
-        self._listener.listen(1000)
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Forwarder:
-        threading.Thread(target=self._accept, daemon=True).start()
+        if not self._is_late:
+            self.listen()
         return self
+
+    def listen(self) -> None:
+        """Accept connections from now on."""
+        self._listener.listen(1000)
+        threading.Thread(target=self._accept, daemon=True).start()
 
     def __exit__(
         self,
@@ -59,22 +80,27 @@ class Forwarder:
             except OSError:  # closed
                 return
             self._sockets.append(client)
-            if self._fault != "mute":
+            self.accepted += 1
+            is_spared = self._times is not None and self.accepted > self._times
+            fault: Fault = "none" if is_spared else self._fault
+            if fault != "mute":
                 server = socket.create_connection(("127.0.0.1", self._target))
                 self._sockets.append(server)
-                for arguments in ((server, client, True), (client, server, False)):
+                for arguments in ((server, client, True, fault), (client, server, False, fault)):
                     threading.Thread(target=self._pump, args=arguments, daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, from_server: bool) -> None:
-        is_faulty = self._fault != "none" and from_server == (self._fault != "deaf")
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, from_server: bool, fault: Fault
+    ) -> None:
+        is_faulty = fault != "none" and from_server == (fault != "deaf")
         passed = 0
         try:
             while data := self._receive(source):
                 if is_faulty and passed + len(data) > self._after:
                     sink.sendall(data[: self._after - passed])
-                    if self._fault in ("stall", "deaf"):
+                    if fault in ("stall", "deaf"):
                         threading.Event().wait()
-                    if self._fault == "reset":
+                    if fault == "reset":
                         sink.setsockopt(
                             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                         )

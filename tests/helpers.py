@@ -24,10 +24,12 @@ def descriptors(pid: int) -> list[str]:
     return [link for link in links if link.startswith(("socket:", "anon_inode:"))]
 
 
-def eventually(cluster: Cluster, condition: str, within: float = 10) -> None:
+def eventually(
+    cluster: Cluster, condition: str, within: float = 10, *, dbname: str = "postgres"
+) -> None:
     """Wait until a condition in SQL is true on a server; fail after that many seconds."""
     deadline = time.monotonic() + within
-    with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+    with psycopg.connect(cluster.superuser(dbname), autocommit=True) as conn:
         while conn.execute(f"select {condition}").fetchall() != [(True,)]:  # type: ignore[arg-type]
             if time.monotonic() > deadline:
                 raise AssertionError(f"this has not come true within {within} s: {condition}")
@@ -40,3 +42,15 @@ def assert_log_is_clean(cluster: Cluster) -> None:
     for line in cluster.log.read_text(errors="replace").splitlines():
         if PASSWORD in line and not any(part in line for part in written_by_tests):
             raise AssertionError(f"a password in the log of a server: {line}")
+
+
+def notices(conn: psycopg.Connection) -> list[tuple[str | None, ...]]:
+    """Return a list to which each notice that a session gets is added: severity, message,
+    detail and hint."""
+    got: list[tuple[str | None, ...]] = []
+    conn.add_notice_handler(
+        lambda d: got.append(
+            (d.severity_nonlocalized, d.message_primary, d.message_detail, d.message_hint)
+        )
+    )
+    return got

@@ -41,6 +41,7 @@ class Cluster:
 
     Args:
         pg_config: the program of that name of the PostgreSQL to use.
+        bindir: the directory of the server's programs, where there is no pg_config.
         settings: parameters of the server, besides SETTINGS.
         hba: lines to put before those of HBA.
         environment: variables of the server process, which has few of its own.
@@ -55,11 +56,11 @@ class Cluster:
         hba: Iterable[str] = (),
         environment: Mapping[str, str] | None = None,
         *,
+        bindir: Path | None = None,
         leads_to_itself: bool = False,
     ) -> None:
-        bindir = subprocess.check_output([pg_config, "--bindir"], text=True).strip()
-        self.bindir = Path(bindir)
-        self.port = _free_port()
+        self.bindir = bindir or _bindir(pg_config)
+        self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="pmpp-"))
         self.data = self.directory / "data"
         self.log = self.directory / "log"
@@ -161,7 +162,12 @@ class Cluster:
             raise RuntimeError(f"{program} failed:\n{output}{log[-2000:]}")
 
 
-def _free_port() -> int:
+def _bindir(pg_config: str) -> Path:
+    return Path(subprocess.check_output([pg_config, "--bindir"], text=True).strip())
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody uses."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -1,6 +1,6 @@
 -- Manifests in JSON. This is the only place that reads them.
 
-create function @extschema@.jsonb_array_to_text_array(jsonb jsonb) returns text[]
+create function pmpp.jsonb_array_to_text_array(jsonb jsonb) returns text[]
 language plpgsql immutable strict parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -14,12 +14,12 @@ begin
     );
 end
 $$;
-comment on function @extschema@.jsonb_array_to_text_array(jsonb) is
+comment on function pmpp.jsonb_array_to_text_array(jsonb) is
     'convert a JSON array to an array of text';
-revoke all on function @extschema@.jsonb_array_to_text_array(jsonb) from public;
-grant execute on function @extschema@.jsonb_array_to_text_array(jsonb) to pmpp;
+revoke all on function pmpp.jsonb_array_to_text_array(jsonb) from public;
+grant execute on function pmpp.jsonb_array_to_text_array(jsonb) to pmpp;
 
-create function @extschema@._check_json_type(value jsonb, wanted text, place text) returns void
+create function pmpp._check_json_type(value jsonb, wanted text, place text) returns void
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -30,12 +30,12 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@._check_json_type(jsonb, text, text) is
+comment on function pmpp._check_json_type(jsonb, text, text) is
     'internal: raise an error unless a JSON value is of a type, or null';
-revoke all on function @extschema@._check_json_type(jsonb, text, text) from public;
-grant execute on function @extschema@._check_json_type(jsonb, text, text) to pmpp;
+revoke all on function pmpp._check_json_type(jsonb, text, text) from public;
+grant execute on function pmpp._check_json_type(jsonb, text, text) to pmpp;
 
-create function @extschema@._item_statements(item jsonb, field text, place text) returns text[]
+create function pmpp._item_statements(item jsonb, field text, place text) returns text[]
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -43,27 +43,27 @@ declare
     element jsonb;
     number bigint;
 begin
-    perform @extschema@._check_json_type(item -> field, 'array', format('%s: %s', place, field));
+    perform pmpp._check_json_type(item -> field, 'array', format('%s: %s', place, field));
     if jsonb_typeof(item -> field) = 'array' then
         for element, number in select * from jsonb_array_elements(item -> field) with ordinality loop
-            perform @extschema@._check_json_type(element, 'string', format('%s: %s[%s]', place, field, number));
+            perform pmpp._check_json_type(element, 'string', format('%s: %s[%s]', place, field, number));
         end loop;
-        return @extschema@.jsonb_array_to_text_array(item -> field);
+        return pmpp.jsonb_array_to_text_array(item -> field);
     end if;
     return null;
 end
 $$;
-comment on function @extschema@._item_statements(jsonb, text, text) is
+comment on function pmpp._item_statements(jsonb, text, text) is
     'internal: a field of a JSON item that is a list of statements';
-revoke all on function @extschema@._item_statements(jsonb, text, text) from public;
-grant execute on function @extschema@._item_statements(jsonb, text, text) to pmpp;
+revoke all on function pmpp._item_statements(jsonb, text, text) from public;
+grant execute on function pmpp._item_statements(jsonb, text, text) to pmpp;
 
-create function @extschema@._item_number(item jsonb, field text, place text) returns double precision
+create function pmpp._item_number(item jsonb, field text, place text) returns double precision
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform @extschema@._check_json_type(item -> field, 'number', format('%s: %s', place, field));
+    perform pmpp._check_json_type(item -> field, 'number', format('%s: %s', place, field));
     return (item ->> field)::double precision;
 exception
     when numeric_value_out_of_range then
@@ -71,12 +71,12 @@ exception
             message = format('%s: %s is out of range: %s', place, field, left(item ->> field, 20));
 end
 $$;
-comment on function @extschema@._item_number(jsonb, text, text) is
+comment on function pmpp._item_number(jsonb, text, text) is
     'internal: a field of a JSON item that is a number';
-revoke all on function @extschema@._item_number(jsonb, text, text) from public;
-grant execute on function @extschema@._item_number(jsonb, text, text) to pmpp;
+revoke all on function pmpp._item_number(jsonb, text, text) from public;
+grant execute on function pmpp._item_number(jsonb, text, text) to pmpp;
 
-create function @extschema@._check_item_keys(item jsonb, place text) returns void
+create function pmpp._check_item_keys(item jsonb, place text) returns void
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -96,44 +96,44 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@._check_item_keys(jsonb, text) is
+comment on function pmpp._check_item_keys(jsonb, text) is
     'internal: raise an error unless this is a JSON object, and a warning if it has unknown keys';
-revoke all on function @extschema@._check_item_keys(jsonb, text) from public;
-grant execute on function @extschema@._check_item_keys(jsonb, text) to pmpp;
+revoke all on function pmpp._check_item_keys(jsonb, text) from public;
+grant execute on function pmpp._check_item_keys(jsonb, text) to pmpp;
 
-create function @extschema@._to_query_manifest(item jsonb, place text) returns @extschema@.query_manifest
+create function pmpp._to_query_manifest(item jsonb, place text) returns pmpp.query_manifest
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    result @extschema@.query_manifest;
+    result pmpp.query_manifest;
     workers double precision;
 begin
-    perform @extschema@._check_item_keys(item, place);
-    perform @extschema@._check_json_type(item -> field, 'string', format('%s: %s', place, field))
+    perform pmpp._check_item_keys(item, place);
+    perform pmpp._check_json_type(item -> field, 'string', format('%s: %s', place, field))
        from unnest(array['connection', 'query', 'result_format']) field;
 
     result.connection := item ->> 'connection';
     result.result_format := item ->> 'result_format';
-    result.queries := @extschema@._item_statements(item, 'queries', place);
+    result.queries := pmpp._item_statements(item, 'queries', place);
     if item ->> 'query' is not null then
         result.queries := array_append(result.queries, item ->> 'query');
     end if;
     result.cpu_multiplier := coalesce(
-        @extschema@._item_number(item, 'cpu_multiplier', place),
-        @extschema@._item_number(item, 'multiplier', place)
+        pmpp._item_number(item, 'cpu_multiplier', place),
+        pmpp._item_number(item, 'multiplier', place)
     );
 
-    workers := @extschema@._item_number(item, 'num_workers', place);
+    workers := pmpp._item_number(item, 'num_workers', place);
     if workers <> trunc(workers) or abs(workers) > 2147483647 then
         raise invalid_parameter_value using
             message = format('%s: num_workers must be an integer, not %s', place, workers);
     end if;
     result.num_workers := workers;
 
-    result.setup_commands := @extschema@._item_statements(item, 'setup_commands', place);
+    result.setup_commands := pmpp._item_statements(item, 'setup_commands', place);
     if jsonb_typeof(item -> 'statement_timeout') <> 'number' then
-        perform @extschema@._check_json_type(
+        perform pmpp._check_json_type(
             item -> 'statement_timeout', 'string', format('%s: statement_timeout', place));
     end if;
     if item ->> 'statement_timeout' is not null then
@@ -143,20 +143,20 @@ begin
     return result;
 end
 $$;
-comment on function @extschema@._to_query_manifest(jsonb, text) is
+comment on function pmpp._to_query_manifest(jsonb, text) is
     'internal: read an item in JSON; messages name it as told';
-revoke all on function @extschema@._to_query_manifest(jsonb, text) from public;
-grant execute on function @extschema@._to_query_manifest(jsonb, text) to pmpp;
+revoke all on function pmpp._to_query_manifest(jsonb, text) from public;
+grant execute on function pmpp._to_query_manifest(jsonb, text) to pmpp;
 
-create function @extschema@.to_query_manifest(item jsonb) returns @extschema@.query_manifest
+create function pmpp.to_query_manifest(item jsonb) returns pmpp.query_manifest
 language sql immutable strict parallel safe security invoker
-as $$ select @extschema@._to_query_manifest(item, 'the item') $$;
-comment on function @extschema@.to_query_manifest(jsonb) is
+as $$ select pmpp._to_query_manifest(item, 'the item') $$;
+comment on function pmpp.to_query_manifest(jsonb) is
     'read an item of a manifest in JSON; the cast from jsonb to query_manifest';
-revoke all on function @extschema@.to_query_manifest(jsonb) from public;
-grant execute on function @extschema@.to_query_manifest(jsonb) to pmpp;
+revoke all on function pmpp.to_query_manifest(jsonb) from public;
+grant execute on function pmpp.to_query_manifest(jsonb) to pmpp;
 
-create function @extschema@.to_query_manifest_array(manifest jsonb) returns @extschema@.query_manifest[]
+create function pmpp.to_query_manifest_array(manifest jsonb) returns pmpp.query_manifest[]
 language plpgsql immutable strict parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -166,47 +166,47 @@ begin
             message = format('the manifest must be a JSON array of objects, not %s', jsonb_typeof(manifest));
     end if;
     return array(
-        select @extschema@._to_query_manifest(e.item, format('item %s', e.n))
+        select pmpp._to_query_manifest(e.item, format('item %s', e.n))
           from jsonb_array_elements(manifest) with ordinality e(item, n)
          order by e.n
     );
 end
 $$;
-comment on function @extschema@.to_query_manifest_array(jsonb) is
+comment on function pmpp.to_query_manifest_array(jsonb) is
     'read a manifest in JSON; the cast from jsonb to query_manifest[]';
-revoke all on function @extschema@.to_query_manifest_array(jsonb) from public;
-grant execute on function @extschema@.to_query_manifest_array(jsonb) to pmpp;
+revoke all on function pmpp.to_query_manifest_array(jsonb) from public;
+grant execute on function pmpp.to_query_manifest_array(jsonb) to pmpp;
 
-create function @extschema@.to_query_manifest_array(manifest json) returns @extschema@.query_manifest[]
+create function pmpp.to_query_manifest_array(manifest json) returns pmpp.query_manifest[]
 language sql immutable strict parallel safe security invoker
-as $$ select @extschema@.to_query_manifest_array(manifest::pg_catalog.jsonb) $$;
-comment on function @extschema@.to_query_manifest_array(json) is
+as $$ select pmpp.to_query_manifest_array(manifest::pg_catalog.jsonb) $$;
+comment on function pmpp.to_query_manifest_array(json) is
     'read a manifest in JSON; the cast from json to query_manifest[]';
-revoke all on function @extschema@.to_query_manifest_array(json) from public;
-grant execute on function @extschema@.to_query_manifest_array(json) to pmpp;
+revoke all on function pmpp.to_query_manifest_array(json) from public;
+grant execute on function pmpp.to_query_manifest_array(json) to pmpp;
 
-create function @extschema@.manifest_array(query_manifest jsonb) returns @extschema@.query_manifest[]
+create function pmpp.manifest_array(query_manifest jsonb) returns pmpp.query_manifest[]
 language sql immutable strict parallel safe security invoker
-as $$ select @extschema@.to_query_manifest_array(query_manifest) $$;
-comment on function @extschema@.manifest_array(jsonb) is 'the items of a manifest in JSON as an array';
-revoke all on function @extschema@.manifest_array(jsonb) from public;
-grant execute on function @extschema@.manifest_array(jsonb) to pmpp;
+as $$ select pmpp.to_query_manifest_array(query_manifest) $$;
+comment on function pmpp.manifest_array(jsonb) is 'the items of a manifest in JSON as an array';
+revoke all on function pmpp.manifest_array(jsonb) from public;
+grant execute on function pmpp.manifest_array(jsonb) to pmpp;
 
-create function @extschema@.manifest_set(query_manifest jsonb) returns setof @extschema@.query_manifest
+create function pmpp.manifest_set(query_manifest jsonb) returns setof pmpp.query_manifest
 language sql immutable strict parallel safe security invoker
-as $$ select * from pg_catalog.unnest(@extschema@.to_query_manifest_array(query_manifest)) $$;
-comment on function @extschema@.manifest_set(jsonb) is 'the items of a manifest in JSON as a set';
-revoke all on function @extschema@.manifest_set(jsonb) from public;
-grant execute on function @extschema@.manifest_set(jsonb) to pmpp;
+as $$ select * from pg_catalog.unnest(pmpp.to_query_manifest_array(query_manifest)) $$;
+comment on function pmpp.manifest_set(jsonb) is 'the items of a manifest in JSON as a set';
+revoke all on function pmpp.manifest_set(jsonb) from public;
+grant execute on function pmpp.manifest_set(jsonb) to pmpp;
 
-create cast (jsonb as @extschema@.query_manifest)
-    with function @extschema@.to_query_manifest(jsonb) as implicit;
-comment on cast (jsonb as @extschema@.query_manifest) is 'an item of a manifest';
+create cast (jsonb as pmpp.query_manifest)
+    with function pmpp.to_query_manifest(jsonb) as implicit;
+comment on cast (jsonb as pmpp.query_manifest) is 'an item of a manifest';
 
-create cast (jsonb as @extschema@.query_manifest[])
-    with function @extschema@.to_query_manifest_array(jsonb) as implicit;
-comment on cast (jsonb as @extschema@.query_manifest[]) is 'a manifest';
+create cast (jsonb as pmpp.query_manifest[])
+    with function pmpp.to_query_manifest_array(jsonb) as implicit;
+comment on cast (jsonb as pmpp.query_manifest[]) is 'a manifest';
 
-create cast (json as @extschema@.query_manifest[])
-    with function @extschema@.to_query_manifest_array(json) as implicit;
-comment on cast (json as @extschema@.query_manifest[]) is 'a manifest';
+create cast (json as pmpp.query_manifest[])
+    with function pmpp.to_query_manifest_array(json) as implicit;
+comment on cast (json as pmpp.query_manifest[]) is 'a manifest';

@@ -1,24 +1,24 @@
 -- num_cpus() is asked on every remote, in a fresh session: it must not start Python. So the
 -- number is found out when the extension is created, and becomes the body of a function.
 
-create function @extschema@.detect_cpus() returns integer
+create function pmpp.detect_cpus() returns integer
 language plpython3u volatile parallel unsafe security invoker
 as $$
 import os
 cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 plpy.execute(f"""
-    create or replace function @extschema@.num_cpus() returns integer
+    create or replace function pmpp.num_cpus() returns integer
     language sql stable parallel safe security invoker
     as 'select {cpus}'
 """)
 return cpus
 $$;
-comment on function @extschema@.detect_cpus() is
+comment on function pmpp.detect_cpus() is
     'count the CPUs of this machine, keep the number for num_cpus(), and return it';
-revoke all on function @extschema@.detect_cpus() from public;
+revoke all on function pmpp.detect_cpus() from public;
 
-select @extschema@.detect_cpus();
-comment on function @extschema@.num_cpus() is
+select pmpp.detect_cpus();
+comment on function pmpp.num_cpus() is
     'the number of CPUs of this machine when the extension was created or detect_cpus() was last run';
-revoke all on function @extschema@.num_cpus() from public;
-grant execute on function @extschema@.num_cpus() to pmpp;
+revoke all on function pmpp.num_cpus() from public;
+grant execute on function pmpp.num_cpus() to pmpp;

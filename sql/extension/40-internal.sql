@@ -1,14 +1,16 @@
 -- What stands between the SQL functions and the Python package.
 
-create function @extschema@._load() returns void
+create function pmpp._load() returns void
 language plpython3u volatile parallel unsafe security definer
 set search_path = pg_catalog, pg_temp
 as $$
-import sys
+import gc, sys
 (row,) = plpy.execute("select setting from pg_config where name = 'PKGLIBDIR'")
 directory = f"{row['setting']}/pmpp/@VERSION@"
 if directory not in sys.path:
     sys.path.insert(0, directory)
+is_collecting = gc.isenabled()
+gc.disable()  # looking for garbage would take 6 % of the time of these imports
 try:
     import pmpp, psycopg
     strangers = [m.__file__ for m in (pmpp, psycopg) if not m.__file__.startswith(directory + "/")]
@@ -16,60 +18,75 @@ try:
         from pmpp import server
 except ImportError as ex:
     plpy.error(f"the Python package of pmpp @VERSION@ cannot be loaded: {ex}", sqlstate="58P01",
-               detail=f"It is expected in {directory}.", hint="Install pmpp again with make install.")
+               detail=f"It is expected in {directory}.", hint="Install pmpp @VERSION@ again, or, if it was replaced by another version, ALTER EXTENSION pmpp UPDATE.")
+finally:
+    if is_collecting:
+        gc.enable()
 if strangers:
     plpy.error("another version of pmpp or psycopg is already loaded in this session", sqlstate="55000",
                detail=f"Loaded: {', '.join(strangers)}. Needed: those in {directory}.",
                hint="Start a new session.")
 GD["pmpp @VERSION@"] = server
 $$;
-comment on function @extschema@._load() is
+comment on function pmpp._load() is
     'internal: load the Python package of this version, found in a directory that only superusers can write';
-revoke all on function @extschema@._load() from public;
-grant execute on function @extschema@._load() to pmpp;
+revoke all on function pmpp._load() from public;
+grant execute on function pmpp._load() to pmpp;
 
-create function @extschema@._read_user_mapping() returns void
+create function pmpp._read_user_mapping() returns void
 language plpython3u volatile parallel unsafe security definer
 set search_path = pg_catalog, pg_temp
 as $$
-if "pmpp @VERSION@" not in GD: plpy.execute("select @extschema@._load()")
+if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
 GD["pmpp @VERSION@"].read_user_mapping(plpy)
 $$;
-comment on function @extschema@._read_user_mapping() is
+comment on function pmpp._read_user_mapping() is
     'internal: let pmpp read the user mapping that applies to its caller; gives nothing to SQL';
-revoke all on function @extschema@._read_user_mapping() from public;
-grant execute on function @extschema@._read_user_mapping() to pmpp;
+revoke all on function pmpp._read_user_mapping() from public;
+grant execute on function pmpp._read_user_mapping() to pmpp;
 
-create function @extschema@._rows(query_manifest @extschema@.query_manifest[], column_types oid[])
+create function pmpp._rows(query_manifest pmpp.query_manifest[], column_types oid[], is_tagged boolean)
 returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
-if "pmpp @VERSION@" not in GD: plpy.execute("select @extschema@._load()")
-return GD["pmpp @VERSION@"].rows(plpy, query_manifest, column_types)
+if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
+return GD["pmpp @VERSION@"].rows(plpy, query_manifest, column_types, is_tagged=is_tagged)
 $$;
-comment on function @extschema@._rows(@extschema@.query_manifest[], oid[]) is
+comment on function pmpp._rows(pmpp.query_manifest[], oid[], boolean) is
     'internal: run a manifest whose queries return columns of these types';
-revoke all on function @extschema@._rows(@extschema@.query_manifest[], oid[]) from public;
-grant execute on function @extschema@._rows(@extschema@.query_manifest[], oid[]) to pmpp;
+revoke all on function pmpp._rows(pmpp.query_manifest[], oid[], boolean) from public;
+grant execute on function pmpp._rows(pmpp.query_manifest[], oid[], boolean) to pmpp;
 
-create function @extschema@._failure(sqlstate text, message text, detail text, hint text) returns text[]
+create function pmpp._columns(query_manifest pmpp.query_manifest[], column_types oid[], is_tagged boolean)
+returns setof text[]
+language plpython3u volatile parallel unsafe security invoker
+as $$
+if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
+return GD["pmpp @VERSION@"].columns(plpy, query_manifest, column_types, is_tagged=is_tagged)
+$$;
+comment on function pmpp._columns(pmpp.query_manifest[], oid[], boolean) is
+    'internal: run a manifest as _rows does, and return batches of rows, each an array literal for every column';
+revoke all on function pmpp._columns(pmpp.query_manifest[], oid[], boolean) from public;
+grant execute on function pmpp._columns(pmpp.query_manifest[], oid[], boolean) to pmpp;
+
+create function pmpp._failure(sqlstate text, message text, detail text, hint text) returns text[]
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: return [sqlstate, message, detail or None, hint or None]
 return GD["pmpp @VERSION@"].failure(sqlstate, message, detail, hint)
 $$;
-comment on function @extschema@._failure(text, text, text, text) is
+comment on function pmpp._failure(text, text, text, text) is
     'internal: the error behind the one that a front has caught';
-revoke all on function @extschema@._failure(text, text, text, text) from public;
-grant execute on function @extschema@._failure(text, text, text, text) to pmpp;
+revoke all on function pmpp._failure(text, text, text, text) from public;
+grant execute on function pmpp._failure(text, text, text, text) to pmpp;
 
-create function @extschema@._raise(sqlstate text, message text, detail text, hint text) returns void
+create function pmpp._raise(sqlstate text, message text, detail text, hint text) returns void
 language plpgsql volatile parallel unsafe security invoker
 as $$
 declare
     -- An error that was raised in Python comes with the name of its class in front.
     plain pg_catalog.text := pg_catalog.regexp_replace(message, '^((plpy|spiexceptions)\.\w+: )+', '');
-    fields pg_catalog.text[] := @extschema@._failure(sqlstate, plain, detail, hint);
+    fields pg_catalog.text[] := pmpp._failure(sqlstate, plain, detail, hint);
 begin
     -- RAISE takes no field that is null, and one that is empty would be shown.
     if fields[3] is null and fields[4] is null then
@@ -83,64 +100,129 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@._raise(text, text, text, text) is
+comment on function pmpp._raise(text, text, text, text) is
     'internal: raise the error behind the one that a front has caught';
-revoke all on function @extschema@._raise(text, text, text, text) from public;
-grant execute on function @extschema@._raise(text, text, text, text) to pmpp;
+revoke all on function pmpp._raise(text, text, text, text) from public;
+grant execute on function pmpp._raise(text, text, text, text) to pmpp;
 
--- The statement that runs a manifest ($1) and returns rows of a type. It is parsed under the
--- search_path of the caller, as are the names of types that it contains.
-create function @extschema@._rows_statement(row_type regtype) returns text
+-- The columns of a row type, and how each is unnested from b[n], where b is a row of _columns().
+-- If the rows are tagged, the columns that say where a row is from come first.
+-- The input functions of the types do what they do in an INSERT of the text: a type modifier is
+-- applied by the type's own function, told that this is not an explicit cast, which would cut off
+-- what is too long. That cannot be done for an array with a modifier, nor for elements that are
+-- separated by something else than commas (box): unnested is null then.
+create function pmpp._columns_of(row_type oid, relation oid, is_tagged boolean)
+returns table (n bigint, name text, type oid, type_name text, unnested text)
+language sql stable parallel safe security invoker
+as $$
+    select c.n, c.name, c.type, c.type_name,
+           case
+               when t.typarray operator(pg_catalog.=) 0 and c.typmod operator(pg_catalog.=) -1 then
+                   pg_catalog.format('pg_catalog.unnest(b[%s]::pg_catalog.text[])::%s', c.n, c.type_name)
+               when t.typarray operator(pg_catalog.=) 0 or t.typdelim operator(pg_catalog.<>) ',' then
+                   null
+               when c.typmod operator(pg_catalog.=) -1 then
+                   pg_catalog.format('pg_catalog.unnest(b[%s]::%s)', c.n, t.array_name)
+               else (
+                   select pg_catalog.format(
+                              case when f.pronargs operator(pg_catalog.=) 3 then '%s(%s, %s, false)::%s' else '%2$s::%4$s' end,
+                              f.oid::pg_catalog.regproc,
+                              pg_catalog.format('pg_catalog.unnest(b[%s]::%s)', c.n, t.array_name),
+                              c.typmod, c.type_name)
+                     from pg_catalog.pg_cast k
+                     join pg_catalog.pg_proc f on f.oid operator(pg_catalog.=) k.castfunc
+                    where k.castsource operator(pg_catalog.=) c.type
+                      and k.casttarget operator(pg_catalog.=) c.type
+               )
+           end
+      from (
+          select pg_catalog.row_number() over (order by place), column_name,
+                 type, typmod, pg_catalog.format_type(type, typmod)
+            from (
+                select attnum, attname::pg_catalog.text, atttypid, atttypmod
+                  from pg_catalog.pg_attribute
+                 where attrelid operator(pg_catalog.=) relation
+                   and attnum operator(pg_catalog.>) 0
+                   and not attisdropped
+                union all
+                select 1, 'value', row_type, -1 where relation operator(pg_catalog.=) 0
+                union all
+                select tag.* from (values
+                    (-3, 'item', 'pg_catalog.int4'::pg_catalog.regtype, -1),
+                    (-2, 'connection', 'pg_catalog.text', -1),
+                    (-1, 'query_number', 'pg_catalog.int4', -1)) tag
+                 where is_tagged
+            ) a(place, column_name, type, typmod)
+      ) c(n, name, type, typmod, type_name)
+     cross join lateral (
+          select typarray, typdelim, pg_catalog.format_type(typarray, -1) as array_name
+            from pg_catalog.pg_type
+           where oid operator(pg_catalog.=) c.type
+          offset 0
+     ) t
+$$;
+comment on function pmpp._columns_of(oid, oid, boolean) is
+    'internal: the columns of a row type, or of a scalar type as one, and how to unnest a batch of each';
+revoke all on function pmpp._columns_of(oid, oid, boolean) from public;
+grant execute on function pmpp._columns_of(oid, oid, boolean) to pmpp;
+
+-- The statement that runs a manifest ($1) and returns rows of a type; if they are tagged, as the
+-- last of four columns. It is parsed under the search_path of the caller, as are the names of types
+-- that it contains. Custom plans would be made anew for each call, which takes 0.3 ms.
+create function pmpp._rows_statement(row_type regtype, is_tagged boolean default false) returns text
 language plpgsql stable parallel unsafe security invoker
+set plan_cache_mode = force_generic_plan
 as $$
 declare
-    is_domain pg_catalog.bool;
+    tags constant pg_catalog.int4 := case when is_tagged then 3 else 0 end;
     base pg_catalog.pg_type;
-    columns pg_catalog.text;
-    names pg_catalog.text;
-    types pg_catalog.oid[];
-    -- regtype would say "character" and "bit", which mean types of length 1
-    type_name pg_catalog.text := pg_catalog.format_type(row_type, -1);
+    columns record;
+    statement pg_catalog.text;
 begin
-    with recursive t as (
-        select * from pg_catalog.pg_type where oid operator(pg_catalog.=) row_type
-        union all
-        select b.* from t join pg_catalog.pg_type b on b.oid operator(pg_catalog.=) t.typbasetype
-    )
-    select * into strict base from t where typbasetype operator(pg_catalog.=) 0;
-    is_domain := base.oid operator(pg_catalog.<>) row_type;
-
+    select * into strict base from pg_catalog.pg_type where oid operator(pg_catalog.=) row_type;
+    while base.typtype operator(pg_catalog.=) 'd' loop
+        select * into strict base from pg_catalog.pg_type where oid operator(pg_catalog.=) base.typbasetype;
+    end loop;
     if base.typtype operator(pg_catalog.=) 'p' then
         raise invalid_parameter_value using
             message = pg_catalog.format('the row type must be a named type, not %s', row_type),
             hint = 'Write null::name_of_a_table_or_type, or leave the row type out and write a column definition list.';
-    elsif base.typtype operator(pg_catalog.<>) 'c' then
-        return pg_catalog.format('select * from @extschema@._rows($1, %L) as (value %s)',
-            array[row_type]::pg_catalog.oid[], type_name);
     end if;
 
-    select pg_catalog.string_agg(pg_catalog.format('%I %s', attname, pg_catalog.format_type(atttypid, atttypmod)), ', ' order by attnum),
-           pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' order by attnum),
-           pg_catalog.array_agg(atttypid order by attnum)
-      into columns, names, types
-      from pg_catalog.pg_attribute
-     where attrelid operator(pg_catalog.=) base.typrelid
-       and attnum operator(pg_catalog.>) 0
-       and not attisdropped;
-    if columns is null then
+    select pg_catalog.array_agg(c.type order by c.n) filter (where c.n operator(pg_catalog.>) tags) as types,
+           pg_catalog.string_agg(pg_catalog.format('c%s', c.n), ', ' order by c.n)
+               filter (where c.n operator(pg_catalog.>) tags) as names,
+           pg_catalog.string_agg(pg_catalog.format('c%s %s', c.n, c.type_name), ', ' order by c.n) as definitions,
+           pg_catalog.string_agg(pg_catalog.format('%s as c%s', c.unnested, c.n), ', ' order by c.n) as unnested,
+           pg_catalog.bool_and(c.unnested is not null) as can_unnest
+      into columns
+      from pmpp._columns_of(row_type, base.typrelid, is_tagged) c;
+    if columns.types is null then
         raise invalid_parameter_value using
             message = pg_catalog.format('the row type %s has no columns', row_type);
     end if;
-    if not is_domain then
-        return pg_catalog.format('select * from @extschema@._rows($1, %L) as (%s)', types, columns);
+
+    if columns.can_unnest then
+        statement := pg_catalog.format('select %s from (select pmpp._columns($1, %L, %L) as b) s',
+            columns.unnested, columns.types, is_tagged);
+    else
+        statement := pg_catalog.format('select * from pmpp._rows($1, %L, %L) as (%s)',
+            columns.types, is_tagged, columns.definitions);
     end if;
-    -- RETURN QUERY does not check the constraints of a domain over a composite type: a cast does.
-    return pg_catalog.format(
-        'select (d.r).* from (select row(%s)::%s as r from @extschema@._rows($1, %L) as (%s) offset 0) d',
-        names, type_name, types, columns);
+    if base.typtype operator(pg_catalog.<>) 'c' then
+        return statement;
+    elsif is_tagged then
+        return pg_catalog.format('select c1, c2, c3, row(%s)::%s from (%s) q',
+            columns.names, pg_catalog.format_type(row_type, -1), statement);
+    elsif base.oid operator(pg_catalog.<>) row_type then
+        -- RETURN QUERY does not check the constraints of a domain over a composite type: a cast does.
+        return pg_catalog.format('select (d.r).* from (select row(%s)::%s as r from (%s) q offset 0) d',
+            columns.names, pg_catalog.format_type(row_type, -1), statement);
+    end if;
+    return statement;
 end
 $$;
-comment on function @extschema@._rows_statement(regtype) is
+comment on function pmpp._rows_statement(regtype, boolean) is
     'internal: the statement that runs a manifest and returns rows of a type';
-revoke all on function @extschema@._rows_statement(regtype) from public;
-grant execute on function @extschema@._rows_statement(regtype) to pmpp;
+revoke all on function pmpp._rows_statement(regtype, boolean) from public;
+grant execute on function pmpp._rows_statement(regtype, boolean) to pmpp;

@@ -2,7 +2,7 @@
 -- PL/Python wraps around them. They set no search_path: values are converted under the
 -- caller's, as everywhere in PostgreSQL.
 
-create function @extschema@.distribute(row_type anyelement, query_manifest @extschema@.query_manifest[])
+create function pmpp.distribute(row_type anyelement, query_manifest pmpp.query_manifest[])
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 as $$
@@ -10,19 +10,19 @@ declare
     detail pg_catalog.text;
     hint pg_catalog.text;
 begin
-    return query execute @extschema@._rows_statement(pg_catalog.pg_typeof(row_type))
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
         using query_manifest;
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform @extschema@._raise(sqlstate, sqlerrm, detail, hint);
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
 end
 $$;
-comment on function @extschema@.distribute(anyelement, @extschema@.query_manifest[]) is
+comment on function pmpp.distribute(anyelement, pmpp.query_manifest[]) is
     'run the queries of a manifest in parallel and return their rows in the shape of row_type';
-revoke all on function @extschema@.distribute(anyelement, @extschema@.query_manifest[]) from public;
-grant execute on function @extschema@.distribute(anyelement, @extschema@.query_manifest[]) to pmpp;
+revoke all on function pmpp.distribute(anyelement, pmpp.query_manifest[]) from public;
+grant execute on function pmpp.distribute(anyelement, pmpp.query_manifest[]) to pmpp;
 
-create function @extschema@.distribute(row_type anyelement, query_manifest jsonb)
+create function pmpp.distribute(row_type anyelement, query_manifest jsonb)
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 as $$
@@ -30,19 +30,19 @@ declare
     detail pg_catalog.text;
     hint pg_catalog.text;
 begin
-    return query execute @extschema@._rows_statement(pg_catalog.pg_typeof(row_type))
-        using @extschema@.to_query_manifest_array(query_manifest);
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
+        using pmpp.to_query_manifest_array(query_manifest);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform @extschema@._raise(sqlstate, sqlerrm, detail, hint);
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
 end
 $$;
-comment on function @extschema@.distribute(anyelement, jsonb) is
+comment on function pmpp.distribute(anyelement, jsonb) is
     'run the queries of a manifest in jsonb in parallel and return their rows in the shape of row_type';
-revoke all on function @extschema@.distribute(anyelement, jsonb) from public;
-grant execute on function @extschema@.distribute(anyelement, jsonb) to pmpp;
+revoke all on function pmpp.distribute(anyelement, jsonb) from public;
+grant execute on function pmpp.distribute(anyelement, jsonb) to pmpp;
 
-create function @extschema@.distribute(row_type anyelement, query_manifest json)
+create function pmpp.distribute(row_type anyelement, query_manifest json)
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 as $$
@@ -50,19 +50,19 @@ declare
     detail pg_catalog.text;
     hint pg_catalog.text;
 begin
-    return query execute @extschema@._rows_statement(pg_catalog.pg_typeof(row_type))
-        using @extschema@.to_query_manifest_array(query_manifest);
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
+        using pmpp.to_query_manifest_array(query_manifest);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform @extschema@._raise(sqlstate, sqlerrm, detail, hint);
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
 end
 $$;
-comment on function @extschema@.distribute(anyelement, json) is
+comment on function pmpp.distribute(anyelement, json) is
     'run the queries of a manifest in json in parallel and return their rows in the shape of row_type';
-revoke all on function @extschema@.distribute(anyelement, json) from public;
-grant execute on function @extschema@.distribute(anyelement, json) to pmpp;
+revoke all on function pmpp.distribute(anyelement, json) from public;
+grant execute on function pmpp.distribute(anyelement, json) to pmpp;
 
-create function @extschema@.distribute(
+create function pmpp.distribute(
     row_type anyelement,
     connection text,
     sql_list text[],
@@ -78,16 +78,16 @@ declare
     detail pg_catalog.text;
     hint pg_catalog.text;
 begin
-    return query execute @extschema@._rows_statement(pg_catalog.pg_typeof(row_type))
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
         using array[row(
             connection, sql_list, cpu_multiplier, num_workers, setup_commands, result_format
-        )::@extschema@.query_manifest];
+        )::pmpp.query_manifest];
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform @extschema@._raise(sqlstate, sqlerrm, detail, hint);
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
 end
 $$;
-comment on function @extschema@.distribute(anyelement, text, text[], double precision, integer, text[], text) is
+comment on function pmpp.distribute(anyelement, text, text[], double precision, integer, text[], text) is
     'run queries on one connection in parallel and return their rows in the shape of row_type';
-revoke all on function @extschema@.distribute(anyelement, text, text[], double precision, integer, text[], text) from public;
-grant execute on function @extschema@.distribute(anyelement, text, text[], double precision, integer, text[], text) to pmpp;
+revoke all on function pmpp.distribute(anyelement, text, text[], double precision, integer, text[], text) from public;
+grant execute on function pmpp.distribute(anyelement, text, text[], double precision, integer, text[], text) to pmpp;

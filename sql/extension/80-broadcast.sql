@@ -1,5 +1,5 @@
-create function @extschema@._broadcast_manifest(connections text[], query text, result_formats text[])
-returns @extschema@.query_manifest[]
+create function pmpp._broadcast_manifest(connections text[], query text, result_formats text[])
+returns pmpp.query_manifest[]
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -18,18 +18,18 @@ begin
         raise null_value_not_allowed using message = 'query must not be null';
     end if;
     return array(
-        select row(t.connection, array[query], null, 1, null, t.result_format)::@extschema@.query_manifest
+        select row(t.connection, array[query], null, 1, null, t.result_format)::pmpp.query_manifest
           from unnest(connections, result_formats) with ordinality t(connection, result_format, n)
          order by t.n
     );
 end
 $$;
-comment on function @extschema@._broadcast_manifest(text[], text, text[]) is
+comment on function pmpp._broadcast_manifest(text[], text, text[]) is
     'internal: a manifest with one query on every connection';
-revoke all on function @extschema@._broadcast_manifest(text[], text, text[]) from public;
-grant execute on function @extschema@._broadcast_manifest(text[], text, text[]) to pmpp;
+revoke all on function pmpp._broadcast_manifest(text[], text, text[]) from public;
+grant execute on function pmpp._broadcast_manifest(text[], text, text[]) to pmpp;
 
-create function @extschema@.broadcast(
+create function pmpp.broadcast(
     row_type anyelement,
     connections text[],
     query text,
@@ -42,14 +42,14 @@ declare
     detail pg_catalog.text;
     hint pg_catalog.text;
 begin
-    return query execute @extschema@._rows_statement(pg_catalog.pg_typeof(row_type))
-        using @extschema@._broadcast_manifest(connections, query, result_formats);
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
+        using pmpp._broadcast_manifest(connections, query, result_formats);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform @extschema@._raise(sqlstate, sqlerrm, detail, hint);
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
 end
 $$;
-comment on function @extschema@.broadcast(anyelement, text[], text, text[]) is
+comment on function pmpp.broadcast(anyelement, text[], text, text[]) is
     'run one query on every connection at the same time and return all rows in the shape of row_type';
-revoke all on function @extschema@.broadcast(anyelement, text[], text, text[]) from public;
-grant execute on function @extschema@.broadcast(anyelement, text[], text, text[]) to pmpp;
+revoke all on function pmpp.broadcast(anyelement, text[], text, text[]) from public;
+grant execute on function pmpp.broadcast(anyelement, text[], text, text[]) to pmpp;

@@ -17,9 +17,8 @@ from pmpp.diagnostics import Notice
 from pmpp.engine import Delivery, Engine
 from pmpp.errors import PmppError
 from pmpp.manifest import parse
-from pmpp.rows import Reader, literal
-from pmpp.session import Settings
-from psycopg import sql
+from pmpp.rows import Reader, as_rows
+from pmpp.settings import Settings
 
 SUPERUSER = Caller("postgres", True, 42)
 SETTINGS = Settings()
@@ -39,14 +38,14 @@ def engine(
               "result_format"]  # fmt: skip
     manifest = parse([dict.fromkeys(fields) | item for item in items])
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
-    return Engine(manifest, targets, settings, check_interrupts, on_notice)
+    return Engine(manifest, targets, settings, {}, check_interrupts, on_notice)
 
 
 def rows(deliveries: Iterator[Delivery]) -> list[str]:
     return [
         row
         for delivery in deliveries
-        for batch in Reader(delivery.encoding).literals(delivery.result)
+        for batch in Reader(delivery.encoding).batches(delivery.result, as_rows)
         for row in batch
     ]
 
@@ -97,7 +96,7 @@ def test_consumer_stops(here: str, cluster: Cluster) -> None:
     next(run)
     run.close()
     eventually(
-        cluster, "not exists (select from pg_stat_activity where application_name = 'pmpp 42')"
+        cluster, "not exists (select from pg_stat_activity where application_name ~ '^pmpp 42 ')"
     )
 
 
@@ -117,7 +116,7 @@ def test_interrupt(here: str, cluster: Cluster) -> None:
         rows(run)
     assert time.monotonic() < deadline + 1
     eventually(
-        cluster, "not exists (select from pg_stat_activity where application_name = 'pmpp 42')"
+        cluster, "not exists (select from pg_stat_activity where application_name ~ '^pmpp 42 ')"
     )
 
 
@@ -207,6 +206,20 @@ def test_query_that_the_client_encoding_lacks(here: str) -> None:
     assert raised.value.sqlstate == "22P05"
 
 
+def test_queries_go_on_while_a_result_is_consumed(db: psycopg.Connection, here: str) -> None:
+    """A consumer that takes its time lets the connection run one query after the other."""
+    db.execute("create table seen (n int)")
+    queries = [f"insert into seen values ({n}) returning n" for n in (1, 2, 3)]
+    busy = engine({"connection": here, "queries": queries, "num_workers": 1})
+    run = busy.run()
+    next(run)
+    deadline = time.monotonic() + 10
+    while db.execute("select count(*) from seen").fetchall() != [(3,)]:
+        assert time.monotonic() < deadline
+        busy.go_on()
+    assert rows(run) == ['("2")', '("3")']
+
+
 def test_notices(here: str) -> None:
     """Notices are read while libpq lends them, and handed over with all fields."""
     notices: list[Notice] = []
@@ -216,14 +229,13 @@ def test_notices(here: str) -> None:
     assert notices == [Notice("WARNING", "w", "d", "h"), Notice("NOTICE", "n", None, None)]
 
 
-@pytest.mark.parametrize("mark", ["\x1c", "\x1d", "\x1e", "x"])
-def test_batches_are_the_literals_of_their_rows(here: str, mark: str) -> None:
-    """However a batch is put together, it is what each of its rows is by itself."""
-    values = [f'a{mark}"\\', "", None, mark, '","', "(,)"]
-    literals_of_values = [f"({'null' if v is None else sql.quote(v)})" for v in values]
-    query = f"select a, b from (values {','.join(literals_of_values)}) x(a), (values {','.join(literals_of_values)}) y(b)"
-    got = rows(engine({"connection": here, "queries": [query]}).run())
-    assert sorted(got) == sorted(literal((a, b)) for a in values for b in values)
+def test_notices_before_an_error(here: str) -> None:
+    """What a remote says together with its error is not lost."""
+    notices: list[Notice] = []
+    query = "do $$ begin raise notice 'n'; raise exception 'e'; end $$"
+    with pytest.raises(PmppError, match=r"^e$"):
+        rows(engine({"connection": here, "queries": [query]}, on_notice=notices.append).run())
+    assert notices == [Notice("NOTICE", "n", None, None)]
 
 
 def test_high_file_descriptors(here: str) -> None:

@@ -17,8 +17,8 @@ import resource, sys
 from pmpp.conninfo import Caller, from_string
 from pmpp.engine import Engine
 from pmpp.manifest import Item
-from pmpp.rows import Reader
-from pmpp.session import Settings
+from pmpp.rows import Reader, as_rows
+from pmpp.settings import Settings
 
 def peak():
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -28,9 +28,11 @@ def run(count):
     item = Item(1, sys.argv[1], [query] * count, 1.0, 4, (), None)
     target = from_string("item 1", item.connection, Caller("postgres", True, 42))
     total = 0
-    for delivery in Engine([item], [target], Settings(), lambda: None, print).run():
-        for batch in Reader(delivery.encoding).literals(delivery.result):
+    engine = Engine([item], [target], Settings(), {}, lambda: None, print)
+    for delivery in engine.run():
+        for batch in Reader(delivery.encoding).batches(delivery.result, as_rows):
             total += len(batch)
+            engine.go_on()
         del delivery
     assert total == count * 500000
 

@@ -31,3 +31,14 @@ def remote() -> Iterator[Cluster]:
 def there(remote: Cluster) -> str:
     """A connection string for the remote server, by TCP."""
     return f"host=127.0.0.1 port={remote.port} user=postgres dbname=postgres"
+
+
+@pytest.fixture
+def standby(cluster: Cluster, db: psycopg.Connection) -> Iterator[Cluster]:
+    """A hot standby of the server."""
+    standby = Cluster(PG_CONFIG)
+    try:
+        standby.copy(cluster)
+        yield standby
+    finally:
+        standby.remove()

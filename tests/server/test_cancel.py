@@ -102,7 +102,7 @@ def assert_nothing_is_left(db: psycopg.Connection, remote: Cluster, before: list
     """The connections are closed, the remote is idle, and the next call is right."""
     pid = db.info.backend_pid
     assert descriptors(pid) == before
-    eventually(remote, f"not exists (select from pg_stat_activity where application_name = 'pmpp {pid}'"
+    eventually(remote, f"not exists (select from pg_stat_activity where application_name ~ '^pmpp {pid} '"
                        " and state = 'active')", within=2 * LIMIT)  # fmt: skip
     rows = db.execute(
         "select * from pmpp.distribute(null::int, %s, array['select 1', 'select 2'])",
@@ -182,7 +182,7 @@ def test_caller_dies(remote: Cluster, there: str, number: signal.Signals) -> Non
         db = psycopg.connect(cluster.superuser(), autocommit=True)
         db.execute("create extension pmpp cascade")
         pid = db.info.backend_pid
-        working = f"exists (select from pg_stat_activity where application_name = 'pmpp {pid}')"
+        working = f"exists (select from pg_stat_activity where application_name ~ '^pmpp {pid} ')"
 
         def die() -> None:
             eventually(remote, working)

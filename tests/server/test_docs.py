@@ -12,6 +12,12 @@ from cluster import Cluster
 from helpers import PG_CONFIG
 
 TOP = Path(__file__).parents[2]
+PAGES = sorted(
+    str(page.relative_to(TOP))
+    for page in (TOP / "README.md", *TOP.glob("doc/*.md"))
+    if "```sql\n" in page.read_text()
+)
+EXPORT = "/srv/export"  # in examples, for a directory that the server can write to
 EXAMPLE = re.compile(r"^```sql\n(.*?)^```\n(?:\n^```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
@@ -32,7 +38,7 @@ def psql(cluster: Cluster, database: str, script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["README.md", "doc/pmpp.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_examples(shop: Cluster, name: str) -> None:
     """Run all examples of a document in one session."""
     examples = EXAMPLE.findall((TOP / name).read_text())
@@ -40,7 +46,7 @@ def test_examples(shop: Cluster, name: str) -> None:
     psql(shop, "postgres", "create database shop")
     script = "set client_min_messages to warning;\n\\set SHOW_CONTEXT never\n"
     script += "\n".join(f"{statements}\n\\echo ==next==" for statements, _ in examples)
-    printed = psql(shop, "shop", script).split("==next==\n")
+    printed = psql(shop, "shop", script.replace(EXPORT, str(shop.directory))).split("==next==\n")
     psql(shop, "postgres", "drop database shop with (force)")
     for (statements, expected), output in zip(examples, printed, strict=False):
         lines = [line.rstrip() for line in output.strip("\n").splitlines()]

@@ -152,7 +152,7 @@ def test_array_manifests(session: psycopg.Connection) -> None:
 
 @pytest.fixture
 def answering() -> Iterator[tuple[int, list[bytes]]]:
-    """A listener that answers every connection with the bytes in a list of one."""
+    """A listener that answers on every connection with the bytes of a list, one after another."""
     answers = [b""]
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -164,8 +164,9 @@ def answering() -> Iterator[tuple[int, list[bytes]]]:
                     return
                 with client:
                     try:
-                        client.recv(100_000)
-                        client.sendall(answers[0])
+                        for answer in answers:
+                            client.recv(100_000)
+                            client.sendall(answer)
                         client.shutdown(socket.SHUT_WR)
                         while client.recv(100_000):
                             pass
@@ -210,6 +211,33 @@ streams = st.lists(
     ),
     max_size=8,
 ).map(b"".join)
+
+
+def test_error_without_sqlstate(db: psycopg.Connection, answering: tuple[int, list[bytes]]) -> None:
+    """An error of which a remote says nothing but the message is shown with that."""
+    port, answers = answering
+    answers[:] = [WELCOME, message("E", b"SERROR\0Mno such thing\0\0") + message("Z", b"I")]
+    dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
+    with pytest.raises(psycopg.errors.InternalError, match="no such thing"):
+        db.execute(
+            "select pmpp.distribute(null::text, %s, array['select 1'], num_workers => 1)", [dsn]
+        )
+
+
+def test_lost_before_the_first_query(
+    db: psycopg.Connection, answering: tuple[int, list[bytes]]
+) -> None:
+    """A connection that is dropped while it is set up is told as that."""
+    port, answers = answering
+    answers[:] = [WELCOME.replace(b"8.0", b"9.6")]  # a version for which there is something to set
+    dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
+    with pytest.raises(psycopg.errors.ConnectionFailure) as raised:
+        db.execute(
+            "select pmpp.distribute(null::text, %s, array['select 1'], num_workers => 1)", [dsn]
+        )
+    detail = raised.value.diag.message_detail or ""
+    assert "server closed the connection unexpectedly" in detail
+    assert detail.endswith(f"Item 1 on host=127.0.0.1 port={port}")
 
 
 def test_byte_streams(db: psycopg.Connection, answering: tuple[int, list[bytes]]) -> None:

@@ -216,7 +216,8 @@ def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) 
         ("select pmpp._load()", None),
         ("select pmpp.detect_cpus()", "42501"),
         ("select pmpp._raise('22012', 'm', 'd', 'h')", "22012"),
-        ("select * from pmpp._rows(null, null) as (i int)", "22004"),
+        ("select * from pmpp._rows(null, null, null) as (i int)", "22004"),
+        ("select * from pmpp._columns(null, null, null)", "22004"),
     ],
 )
 def test_internal_functions_by_hand(

@@ -21,7 +21,7 @@ def test_parameters_of_a_superuser_are_taken_as_they_are() -> None:
     target = from_string("item 1", "dbname=shop sslcert=/x service=y", SUPERUSER)
     assert target.params["sslcert"] == "/x"
     assert "user" not in target.params
-    assert target.params["application_name"] == "pmpp 42"
+    assert target.params["application_name"] == "pmpp 42 item 1"
     assert not target.must_use_password
 
 
@@ -79,8 +79,7 @@ def test_ordinary_users_are_kept_from_the_credentials_of_the_server() -> None:
 
 
 def resolve(mapping: dict[str, str] | None, **fields: object) -> Target:
-    values = {name: getattr(FDW, name) for name in ForeignServer.__slots__} | fields
-    return from_server("item 1", ForeignServer(**values), mapping, USER)
+    return from_server("item 1", FDW._replace(**fields), mapping, USER)
 
 
 def test_server_options_that_libpq_does_not_know_are_left_out() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pmpp.errors import PmppError
-from pmpp.manifest import SHOWN_LENGTH, Item, Task, parse
+from pmpp.manifest import Item, parse
 
 GOOD = {
     "connection": "c",
@@ -83,11 +83,3 @@ def test_errors(fields: dict[str, object], message: str, sqlstate: str) -> None:
         parse([GOOD, GOOD | fields])
     assert raised.value.message == message
     assert raised.value.sqlstate == sqlstate
-
-
-def test_long_queries_are_shortened() -> None:
-    """A message shows a long query on one line and shortened."""
-    shown = str(Task(item(), 3, "select\n" + "x" * 1000, "server s"))
-    assert shown.startswith("query 3 of item 1 on server s: select xxx")
-    assert shown.endswith("x...")
-    assert len(shown) < SHOWN_LENGTH + 50

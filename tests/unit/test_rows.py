@@ -1,9 +1,10 @@
-"""Rows as composite literals."""
+"""Rows as literals of composite values and of arrays."""
 
 from __future__ import annotations
 
 import pytest
-from pmpp.rows import BINARY_TYPES, literal
+from pmpp import rows
+from pmpp.rows import BINARY_TYPES, array_literal, as_columns, as_rows, composite_literal
 
 
 @pytest.mark.parametrize(
@@ -16,9 +17,47 @@ from pmpp.rows import BINARY_TYPES, literal
         (('say "hi"', "back\\slash", "a,b (c)\n"), '("say \\"hi\\"","back\\\\slash","a,b (c)\n")'),
     ],
 )
-def test_literal(values: tuple[str | None, ...], expected: str) -> None:
+def test_composite_literal(values: tuple[str | None, ...], expected: str) -> None:
     """NULL and the empty string differ, and what record_in would take for syntax is escaped."""
-    assert literal(values) == expected
+    assert composite_literal(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (("1",), '{"1"}'),
+        (("1", None, ""), '{"1",NULL,""}'),
+        (("NULL", "{a}"), '{"NULL","{a}"}'),
+        (('say "hi"', "back\\slash"), '{"say \\"hi\\"","back\\\\slash"}'),
+        (("\x1c", None), '{"\x1c",NULL}'),
+        (("\x1e", '\x1c"'), '{"\x1e","\x1c\\""}'),
+        (("\x1e", None), '{"\x1e",NULL}'),
+    ],
+)
+def test_array_literal(values: tuple[str | None, ...], expected: str) -> None:
+    """NULL, "NULL" and the empty string differ, whatever marks the values have in them."""
+    assert array_literal(values) == expected
+
+
+@pytest.mark.parametrize("mark", ["\x1c", "\x1d", "\x1e", "x"])
+def test_as_rows(mark: str) -> None:
+    """However a batch is written, it is what each of its rows is by itself."""
+    values = [f'a{mark}"\\', "", None, mark, '","', "(,)"]
+    some = [(a, b) for a in values for b in values]
+    for batch in [some, [("1", "2"), ("3", "4")], [(None, None)]]:
+        assert as_rows(batch) == [[composite_literal(row) for row in batch]]
+
+
+def test_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that would be too long is halved until it is not."""
+    some = [("1", "a"), ("2", None), ("3", "c" * 100)]
+    assert as_columns(some) == [['{"1","2","3"}', '{"a",NULL,"' + "c" * 100 + '"}']]
+    monkeypatch.setattr(rows, "MOST_CHARACTERS", 50)
+    assert as_columns(some) == [
+        ['{"1"}', '{"a"}'],
+        ['{"2"}', "{NULL}"],
+        ['{"3"}', '{"' + "c" * 100 + '"}'],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from . import errors
+from . import errors, settings
 from .conninfo import Caller, ForeignServer
 from .errors import PmppError
 from .rows import ColumnCast, Values
-from .session import Settings
+from .settings import HINTS, Settings
 
 _CALLER = """
     select current_user::pg_catalog.text as name,
@@ -24,13 +24,16 @@ _CALLER = """
      where r.rolname operator(pg_catalog.=) current_user
 """
 
-_SETTINGS = """
-    select pg_catalog.current_setting('lc_monetary') as lc_monetary,
-           pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as work_mem,
-           pg_catalog.current_setting('pmpp.max_result_size', true) as max_result_size
-"""
+_OWN_SETTINGS = ", ".join(f"pg_catalog.current_setting('pmpp.{n}', true) as {n}" for n in HINTS)
+_SETTINGS = f"select pg_catalog.current_setting('lc_monetary') as lc_monetary, {_OWN_SETTINGS}"
 
-_SIZE = "select pg_catalog.pg_size_bytes($1) as bytes"
+_LIMITS = "select connection, max_workers from pmpp.connection_limit"
+
+_WORK_MEM = "select pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as bytes"
+
+_SIZE = "select pg_catalog.pg_size_bytes($1) as value"
+
+_SECONDS = "select extract(epoch from $1::pg_catalog.interval)::pg_catalog.float8 as value"
 
 # Only superusers can create functions in C, so nobody else's wrapper passes for postgres_fdw.
 _FOREIGN_SERVERS = """
@@ -106,21 +109,28 @@ class Catalog:
         (row,) = self._select(_CALLER)
         return Caller(row["name"], row["is_superuser"], row["pid"])
 
-    def settings(self) -> tuple[Settings, int]:
-        """Return the settings that sessions have to know, and work_mem in bytes."""
+    def settings(self) -> Settings:
+        """Return the settings of a call.
+
+        Raises:
+            PmppError: naming a setting of pmpp whose value cannot be used.
+        """
         (row,) = self._select(_SETTINGS)
-        if not row["max_result_size"]:  # null if never set, empty if reset
-            return Settings(row["lc_monetary"]), row["work_mem"]
-        try:
-            (size,) = self._select(_SIZE, ("pg_catalog.text", row["max_result_size"]))
-        except self._plpy.SPIError as ex:
-            raise PmppError(
-                f"invalid value for pmpp.max_result_size: {row['max_result_size']}",
-                sqlstate=errors.INVALID_PARAMETER_VALUE,
-                detail=local_error(ex).detail,
-                hint="Write a size such as 512MB or 4GB.",
-            ) from None
-        return Settings(row["lc_monetary"], size["bytes"]), row["work_mem"]
+        return settings.parse(
+            row["lc_monetary"],
+            row,
+            bytes_of=lambda text: int(self._convert(_SIZE, text)),
+            seconds_of=lambda text: self._convert(_SECONDS, text),
+        )
+
+    def limits(self) -> dict[str, int]:
+        """Return the most connections to each server or host that has a limit."""
+        return {row["connection"]: row["max_workers"] for row in self._select(_LIMITS)}
+
+    def work_mem(self) -> int:
+        """Return work_mem in bytes."""
+        (row,) = self._select(_WORK_MEM)
+        return int(row["bytes"])
 
     def foreign_servers(self, names: Sequence[str]) -> dict[str, ForeignServer]:
         """Return those of the names that are foreign servers."""
@@ -139,7 +149,7 @@ class Catalog:
         """Return the options of the mapping that applies to a role, its own or PUBLIC's.
 
         None if there is none, or if the role has no USAGE on the server. Only superusers can
-        read this table: it is called with their rights, see `server.read_user_mapping`.
+        read this table: it is called with their rights, see `targets`.
         """
         arguments = ("pg_catalog.name", role), ("pg_catalog.name", server)
         for row in self._select(_USER_MAPPING, *arguments):
@@ -190,6 +200,18 @@ class Catalog:
         Python waits without looking at the server's flags; running a statement looks at them.
         """
         self._select("select 1")
+
+    def _convert(self, sql: str, text: str) -> float:
+        """Have PostgreSQL read a value; raise ValueError if it cannot, or if it is negative."""
+        try:
+            (row,) = self._select(sql, ("pg_catalog.text", text))
+        except self._plpy.SPIError as ex:
+            if local_error(ex).sqlstate.startswith("22"):
+                raise ValueError from None
+            raise
+        if row["value"] < 0:
+            raise ValueError
+        return float(row["value"])
 
     def _run_cast(self, sql: str, values: Values) -> Values:
         try:

@@ -1,4 +1,4 @@
-"""Results as rows of the columns that a call returns."""
+"""Results as batches of the columns that a call returns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from . import errors
 from .catalog import Catalog
 from .engine import Delivery
 from .errors import PmppError
-from .manifest import Task
-from .rows import ColumnCast, Reader, literal
+from .rows import Batch, ColumnCast, Reader, Write
+from .workqueue import Task
 
 
 class Columns:
@@ -23,32 +23,38 @@ class Columns:
     Args:
         catalog: the local server.
         types: the oids of the types of the columns, or None.
+        write: how to write the rows, see `rows`.
+        is_tagged: True if three columns come first that say where a row is from: the number of
+            the item, the connection, and the number of the query.
     """
 
-    def __init__(self, catalog: Catalog, types: list[int] | None) -> None:
+    def __init__(
+        self, catalog: Catalog, types: list[int] | None, write: Write, *, is_tagged: bool = False
+    ) -> None:
         self._catalog = catalog
         self._types = types
+        self._write = write
+        self._is_tagged = is_tagged
         self._count = None if types is None else len(types)
         self._readers: dict[str, Reader] = {}
 
-    def literals(self, delivery: Delivery) -> Iterator[list[str]]:
+    def batches(self, delivery: Delivery) -> Iterator[Batch]:
         """Yield the rows of a result, or one row for the tag of a command.
 
         Raises:
             PmppError: if the result does not have these columns.
         """
-        task, result, encoding = delivery
+        task, result = delivery.task, delivery.result
         if result.status == ExecStatus.COMMAND_OK:
             self._check_command(task)
             tag = (result.command_status or b"").decode(errors="replace")
-            yield [literal((task.sql, tag))]
+            yield from self._writer(task)([(task.sql, tag)])
             return
         self._check_count(task, result.nfields)
+        encoding = delivery.encoding
         try:
-            reader = self._readers.get(encoding)
-            if reader is None:
-                reader = self._readers[encoding] = Reader(encoding)
-            yield from reader.literals(result, self._casts(task, result))
+            casts = self._casts(task, result)
+            yield from self._reader(encoding).batches(result, self._writer(task), casts)
         except PmppError as ex:
             ex.detail = ex.detail or f"In a row of {task}"
             raise
@@ -59,6 +65,17 @@ class Columns:
                 detail=f"In a row of {task}",
                 hint="Set client_encoding to the encoding of the remote data in setup_commands.",
             ) from None
+
+    def _reader(self, encoding: str) -> Reader:
+        if encoding not in self._readers:
+            self._readers[encoding] = Reader(encoding)
+        return self._readers[encoding]
+
+    def _writer(self, task: Task) -> Write:
+        if not self._is_tagged:
+            return self._write
+        tag = (str(task.item.number), task.label, str(task.number))
+        return lambda rows: self._write([(*tag, *row) for row in rows])
 
     def _check_count(self, task: Task, came: int) -> None:
         if self._count is None and came > 0:

@@ -21,6 +21,10 @@ _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE
 Parameters = dict[str, str | int | None]
 
 
+class _RefusedWithPassword(OperationalError):
+    """A connection that failed after a password was sent."""
+
+
 def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> Steps[abc.PGconn]:
     """Return a connection that the caller may use.
 
@@ -34,6 +38,7 @@ def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> 
         PmppError: if the remote did not ask for the password and had to.
     """
     failures = []
+    sent_password = False
     for params in _attempts(where, target):
         try:
             pgconn = yield from _attempt(params, on_notice)
@@ -42,10 +47,13 @@ def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> 
             failures.append(f"{host} did not answer within {params['connect_timeout']} s")
         except OperationalError as ex:
             failures.append(str(ex))
+            sent_password |= isinstance(ex, _RefusedWithPassword)
         else:
             _check_password(where, target, pgconn)
             return pgconn
-    raise _cannot_connect(where, target, failures)
+    error = _cannot_connect(where, target, failures)
+    error.sent_password = sent_password
+    raise error
 
 
 def _attempts(where: str, target: Target) -> list[Parameters]:
@@ -65,7 +73,8 @@ def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[a
         pgconn.notice_handler = lambda result: on_notice(diagnostics.notice(result))
         while (status := pgconn.connect_poll()) != PollingStatus.OK:
             if status == PollingStatus.FAILED:
-                raise OperationalError(pgconn.get_error_message())
+                refused = _RefusedWithPassword if pgconn.used_password else OperationalError
+                raise refused(pgconn.get_error_message())
             yield Wait(pgconn.socket, _EVENTS[PollingStatus(status)], deadline)
     except BaseException:
         pgconn.finish()

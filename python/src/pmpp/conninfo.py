@@ -11,8 +11,8 @@ their own, and the remote must ask for it (`Target.must_use_password`, checked a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from psycopg import OperationalError
 from psycopg.conninfo import make_conninfo
@@ -75,8 +75,7 @@ NO_FILE = "/dev/null/none"
 _WORD = re.compile(r"\w[\w$-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks: the current user, and the process id of the session."""
 
     name: str
@@ -84,8 +83,7 @@ class Caller:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignServer:
+class ForeignServer(NamedTuple):
     """A row of pg_foreign_server with what the caller may know of it.
 
     Attributes:
@@ -96,25 +94,32 @@ class ForeignServer:
     """
 
     name: str
-    options: Mapping[str, str] = field(repr=False)
+    options: Mapping[str, str]
     has_usage: bool
     is_postgres_fdw: bool
 
+    def __repr__(self) -> str:
+        return f"ForeignServer({self.name!r})"  # options may hold a password
 
-@dataclass(frozen=True, slots=True)
-class Target:
+
+class Target(NamedTuple):
     """Where one item connects to.
 
     Attributes:
         label: how messages show the connection.
+        names: what a limit on connections can call it: the foreign server, and the hosts.
         params: the libpq parameters to connect with.
         must_use_password: True if the connection is refused unless the remote asked
             for the password.
     """
 
     label: str
-    params: Mapping[str, str] = field(repr=False)
+    names: Sequence[str]
+    params: Mapping[str, str]
     must_use_password: bool
+
+    def __repr__(self) -> str:
+        return f"Target({self.label!r})"  # params may hold a password
 
 
 def from_string(where: str, text: str, caller: Caller) -> Target:
@@ -184,7 +189,9 @@ def from_server(
     must_use_password = not (caller.is_superuser or may_do_without)
     if must_use_password:
         _require_password(where, label, params)
-    return _target(where, label, params, caller, must_use_password=must_use_password)
+    return _target(
+        where, label, params, caller, server=server.name, must_use_password=must_use_password
+    )
 
 
 def unknown_connection(where: str, text: str) -> PmppError:
@@ -218,9 +225,15 @@ def _require_password(where: str, label: str, params: Mapping[str, str]) -> None
 
 
 def _target(
-    where: str, label: str, params: Mapping[str, str], caller: Caller, *, must_use_password: bool
+    where: str,
+    label: str,
+    params: Mapping[str, str],
+    caller: Caller,
+    *,
+    server: str | None = None,
+    must_use_password: bool,
 ) -> Target:
-    full = {**DEFAULTS, "application_name": f"pmpp {caller.pid}", **params}
+    full = {**DEFAULTS, "application_name": f"pmpp {caller.pid} {where}", **params}
     if not re.fullmatch(r"\s*-?\d+\s*", full["connect_timeout"], re.ASCII):
         raise PmppError(
             f"{where}: connect_timeout must be an integer, not {full['connect_timeout']}",
@@ -233,7 +246,9 @@ def _target(
         full.setdefault("sslcert", NO_FILE)
         full.setdefault("sslkey", NO_FILE)
         full.setdefault("gssencmode", "disable")
-    return Target(label, full, must_use_password)
+    hosts = (full.get("host") or full.get("hostaddr") or "").split(",")
+    names = [name for name in (server, *hosts) if name]
+    return Target(label, names, full, must_use_password)
 
 
 def _label(params: Mapping[str, str]) -> str:

@@ -10,7 +10,12 @@ from psycopg.pq import DiagnosticField, ExecStatus, abc
 from . import errors
 from .errors import PmppError
 
-_GOOD = (ExecStatus.TUPLES_OK, ExecStatus.TUPLES_CHUNK, ExecStatus.COMMAND_OK)
+_GOOD = (
+    ExecStatus.TUPLES_OK,
+    ExecStatus.TUPLES_CHUNK,
+    ExecStatus.COMMAND_OK,
+    ExecStatus.PIPELINE_SYNC,
+)
 _COPY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
 _SQLSTATE = re.compile(r"(?!00)[0-9A-Z]{5}")
 
@@ -38,8 +43,10 @@ def notice(result: abc.PGresult) -> Notice:
     )
 
 
-def check(result: abc.PGresult, where: object, label: str) -> None:
-    """Raise an error unless the result is one that has rows or a command tag.
+def failure(result: abc.PGresult, where: object, label: str) -> PmppError | None:
+    """Return the error that a result stands for, None if it has rows or a command tag.
+
+    The error has the remote's own SQLSTATE, message, detail and hint if it has any.
 
     Args:
         result: what came.
@@ -47,12 +54,12 @@ def check(result: abc.PGresult, where: object, label: str) -> None:
         label: how messages show the connection.
 
     Raises:
-        PmppError: with the remote's own SQLSTATE, message, detail and hint if it has any.
+        PmppError: if it is the start of a COPY, after which nothing else can be received.
     """
     if result.status in _GOOD:
-        return
+        return None
     if result.status == ExecStatus.EMPTY_QUERY:
-        raise PmppError(
+        return PmppError(
             "the query is empty", sqlstate=errors.INVALID_PARAMETER_VALUE, detail=sentence(where)
         )
     if result.status in _COPY:
@@ -61,12 +68,13 @@ def check(result: abc.PGresult, where: object, label: str) -> None:
             sqlstate=errors.FEATURE_NOT_SUPPORTED,
             detail=sentence(where),
         )
-    sqlstate = _field(result, DiagnosticField.SQLSTATE)
-    if sqlstate is None:
-        raise lost_connection(label, result.get_error_message(), where)
+    sqlstate = _field(result, DiagnosticField.SQLSTATE) or ""
+    message = _field(result, DiagnosticField.MESSAGE_PRIMARY)
+    if not (sqlstate or message):  # an error of libpq itself
+        return lost_connection(label, result.get_error_message(), where)
     detail = _field(result, DiagnosticField.MESSAGE_DETAIL)
-    raise PmppError(
-        _field(result, DiagnosticField.MESSAGE_PRIMARY) or "the remote gave no message",
+    return PmppError(
+        message or "the remote gave no message",
         sqlstate=sqlstate if _SQLSTATE.fullmatch(sqlstate) else errors.INTERNAL_ERROR,
         detail=f"{detail}\n{sentence(where)}" if detail else sentence(where),
         hint=_field(result, DiagnosticField.MESSAGE_HINT),

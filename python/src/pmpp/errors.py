@@ -51,4 +51,11 @@ class PmppError(Exception):
 
 
 class ConnectError(PmppError):
-    """A connection that could not be made."""
+    """A connection that could not be made.
+
+    Attributes:
+        sent_password: True if it failed after the remote had been sent a password, so that
+            trying again would be of no use and might lock the user out.
+    """
+
+    sent_password = False

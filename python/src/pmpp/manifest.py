@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import errors
 from .errors import PmppError
 
 RESULT_FORMATS = ("text", "binary")
-SHOWN_LENGTH = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One connection and the queries to run on it.
 
     Attributes:
@@ -52,23 +50,6 @@ class Item:
     def asks_cpus(self) -> bool:
         """True if the number of workers depends on the CPUs of the remote."""
         return self.num_workers is None and len(self.queries) > 1
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One query of an item, and where it runs."""
-
-    item: Item
-    number: int
-    sql: str
-    label: str
-
-    def __str__(self) -> str:
-        """Name the query as error messages do, shortened where it is long."""
-        text = " ".join(self.sql.split())
-        if len(text) > SHOWN_LENGTH:
-            text = text[:SHOWN_LENGTH] + "..."
-        return f"query {self.number} of item {self.item.number} on {self.label}: {text}"
 
 
 def parse(manifest: object) -> list[Item]:

@@ -1,27 +1,28 @@
 """The entrances from SQL: what the PL/Python functions of the extension call.
 
-State is kept for one purpose only: a front in PL/pgSQL that caught an error asks `failure` what
-to say, and the function that may read user mappings is told `read_user_mapping` for whom.
-Both live in the memory of the process, which ordinary users cannot reach from SQL.
+State is kept for two purposes: a front in PL/pgSQL that caught an error asks `failure` what to
+say, and `last_run` tells what became of the last call. It lives in the memory of the process,
+which ordinary users cannot reach from SQL.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from . import conninfo, errors, manifest
+from . import history, manifest, targets
 from .catalog import Catalog, local_error
 from .columns import Columns
-from .conninfo import Caller, Target
 from .diagnostics import Notice
 from .engine import Engine
 from .errors import PmppError
-from .manifest import Item, Task
+from .rows import Batch, Write, as_columns, as_rows
+from .workqueue import Task, WorkQueue
 
-Batch = tuple[Task, list[str]]
+T = TypeVar("T")
+Batches = Iterator[tuple[Task, Batch]]
 
 
 class _Call:
@@ -39,18 +40,27 @@ class _Call:
         self.delivering: Task | None = None
 
 
+class _Run(NamedTuple):
+    """The last call: the role that made it, and its queries."""
+
+    role: str
+    queue: WorkQueue
+
+
+_last_run: _Run | None = None
 _failed_call: _Call | None = None
-_mapping_request: tuple[str, str] | None = None
-_mapping_answer: dict[str, str] | None = None
 
 
-def rows(plpy: Any, query_manifest: object, column_types: list[int] | None) -> Iterator[str]:
+def rows(
+    plpy: Any, query_manifest: object, column_types: list[int] | None, *, is_tagged: bool = False
+) -> Iterator[str]:
     """Run a manifest.
 
     Args:
         plpy: the module that PL/Python provides.
         query_manifest: the value of a query_manifest[].
-        column_types: the oids of the types of the columns to return, if they are known.
+        column_types: the oids of the types of the columns that the queries return, if known.
+        is_tagged: True if three columns come first that say where a row is from.
 
     Returns:
         The rows, as composite literals. All of them, or work_mem of them, have come when this
@@ -59,25 +69,32 @@ def rows(plpy: Any, query_manifest: object, column_types: list[int] | None) -> I
     Raises:
         plpy.Error: here or while the rows are fetched.
     """
-    global _failed_call
-    _failed_call = None
     call = _Call(has_front=column_types is not None)
+    batches = _batches(plpy, call, query_manifest, column_types, as_rows, is_tagged)
     try:
-        catalog = Catalog(plpy)
-        items = manifest.parse(query_manifest)
-        settings, work_mem = catalog.settings()
-        engine = Engine(
-            items,
-            _targets(plpy, catalog, items),
-            settings,
-            catalog.check_interrupts,
-            lambda notice: _forward_notice(plpy, catalog, notice),
-        )
-        batches = _batches(plpy, call, engine, Columns(catalog, column_types))
-        ahead = _run_ahead(batches, work_mem)
+        batches = _run_ahead(batches, Catalog(plpy).work_mem())
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
-    return chain.from_iterable(_marked(call, ahead, batches))
+    return chain.from_iterable(_Marked(call, batches))
+
+
+def columns(
+    plpy: Any, query_manifest: object, column_types: list[int], *, is_tagged: bool = False
+) -> Iterator[Batch]:
+    """Run a manifest for a front.
+
+    Args:
+        plpy, query_manifest, column_types, is_tagged: see `rows`.
+
+    Returns:
+        Batches of rows, each an array literal for every column.
+
+    Raises:
+        plpy.Error: while they are fetched.
+    """
+    call = _Call(has_front=True)
+    batches = _batches(plpy, call, query_manifest, column_types, as_columns, is_tagged)
+    return _Marked(call, batches)
 
 
 def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
@@ -87,6 +104,22 @@ def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
     except Exception as ex:
         raise _shown(plpy, _Call(has_front=False), ex) from None
     return rows(plpy, parsed, None)
+
+
+def last_run(plpy: Any) -> list[history.Row]:
+    """Return what became of the queries of the last call; nothing to other roles than made it."""
+    run = _own_last_run(plpy)
+    return history.last_run(run.queue, Catalog(plpy).fit) if run else []
+
+
+def unfinished(plpy: Any) -> list[history.Row]:
+    """Return a manifest of the queries of the last call that are not done."""
+    run = _own_last_run(plpy)
+    return history.unfinished(run.queue) if run else []
+
+
+def _own_last_run(plpy: Any) -> _Run | None:
+    return _last_run if _last_run and _last_run.role == Catalog(plpy).caller().name else None
 
 
 def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | None]:
@@ -111,86 +144,93 @@ def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | N
 
 
 def read_user_mapping(plpy: Any) -> None:
-    """Answer the request that `_targets` has left, with a superuser's rights.
+    """Read the user mapping that `targets` asks for, with a superuser's rights.
 
     Raises:
-        plpy.Error: if there is no request, that is, if a user calls it by hand.
+        plpy.Error: if it asks for none, that is, if a user calls this by hand.
     """
-    global _mapping_request, _mapping_answer
     try:
-        if _mapping_request is None:
-            raise PmppError(
-                "this function can only be called by pmpp itself",
-                sqlstate=errors.INSUFFICIENT_PRIVILEGE,
-            )
-        request, _mapping_request = _mapping_request, None
-        _mapping_answer = Catalog(plpy).user_mapping(*request)
+        targets.answer(Catalog(plpy))
     except Exception as ex:
         raise _shown(plpy, _Call(has_front=False), ex) from None
 
 
-def _targets(plpy: Any, catalog: Catalog, items: Sequence[Item]) -> list[Target]:
-    """Resolve the connections of all items."""
-    caller = catalog.caller()
-    servers = catalog.foreign_servers([item.connection for item in items])
-    targets = []
-    for item in items:
-        where = f"item {item.number}"
-        server = servers.get(item.connection)
-        if server is None:
-            target = conninfo.from_string(where, item.connection, caller)
-        else:
-            mapping = _user_mapping(plpy, caller, server.name)
-            target = conninfo.from_server(where, server, mapping, caller)
-        targets.append(target)
-    return targets
-
-
-def _user_mapping(plpy: Any, caller: Caller, server: str) -> dict[str, str] | None:
-    """Have a function with the right to do so read the mapping that applies to the caller."""
-    global _mapping_request, _mapping_answer
-    _mapping_request = caller.name, server
+def _batches(
+    plpy: Any,
+    call: _Call,
+    query_manifest: object,
+    column_types: list[int] | None,
+    write: Write,
+    is_tagged: bool,
+) -> Batches:
+    """Run a manifest and yield the rows as they come, each batch with its query."""
+    global _failed_call, _last_run
+    _failed_call = _last_run = None
     try:
-        plpy.execute("select pmpp._read_user_mapping()")
-        return _mapping_answer
-    finally:
-        _mapping_request = _mapping_answer = None
-
-
-def _batches(plpy: Any, call: _Call, engine: Engine, columns: Columns) -> Iterator[Batch]:
-    """Yield the rows of all queries as they come, each batch with its query."""
-    try:
+        catalog = Catalog(plpy)
+        items = manifest.parse(query_manifest)
+        caller = catalog.caller()
+        engine = Engine(
+            items,
+            targets.resolve(plpy, catalog, caller, items),
+            catalog.settings(),
+            catalog.limits(),
+            catalog.check_interrupts,
+            lambda notice: _forward_notice(plpy, catalog, notice),
+        )
+        _last_run = _Run(caller.name, engine.queue)
+        columns = Columns(catalog, column_types, write, is_tagged=is_tagged)
         for delivery in engine.run():
-            for batch in columns.literals(delivery):
+            for number, batch in enumerate(columns.batches(delivery)):
+                if number:
+                    engine.go_on()
                 yield delivery.task, batch
             del delivery  # free the result before the next one is received
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
 
 
-def _run_ahead(batches: Iterator[Batch], limit: int) -> deque[Batch]:
+def _run_ahead(batches: Batches, limit: int) -> Batches:
     """Take batches until there are no more or their text exceeds the limit (bytes)."""
-    ahead: deque[Batch] = deque()
+    ahead: deque[tuple[Task, Batch]] = deque()
     size = 0
     for task, batch in batches:
         ahead.append((task, batch))
         size += sum(map(len, batch))
         if size > limit:
             break
-    return ahead
+    return chain(_drain(ahead), batches)
 
 
-def _marked(call: _Call, ahead: deque[Batch], batches: Iterator[Batch]) -> Iterator[list[str]]:
-    """Yield the rows, and keep in mind which query those under conversion are from."""
-    try:
-        while ahead:
-            call.delivering, batch = ahead.popleft()
-            yield batch
-        for call.delivering, batch in batches:
-            yield batch
-    except GeneratorExit:
-        _remember(call)
-        raise
+def _drain(queue: deque[T]) -> Iterator[T]:
+    while queue:
+        yield queue.popleft()
+
+
+class _Marked:
+    """Iterates over the rows, and keeps in mind which query those under conversion are from.
+
+    Not a generator: when a session is terminated its iterator is dropped while it runs, and of a
+    generator Python would complain about that in the server's log.
+    """
+
+    def __init__(self, call: _Call, batches: Batches) -> None:
+        self._call = call
+        self._batches = batches
+        self._under_conversion = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        self._under_conversion = False
+        self._call.delivering, batch = next(self._batches)
+        self._under_conversion = True
+        return batch
+
+    def __del__(self) -> None:
+        if self._under_conversion:
+            _remember(self._call)
 
 
 def _remember(call: _Call) -> None:

@@ -5,101 +5,65 @@ The methods that talk to the remote are generators, see `waiting`.
 
 from __future__ import annotations
 
-import fcntl
-import sys
-import termios
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
 
-from psycopg import ConnectionInfo, NotSupportedError, OperationalError, capabilities, sql
-from psycopg.pq import ExecStatus, Format, TransactionStatus, abc
+from psycopg import OperationalError, capabilities, sql
+from psycopg.pq import ConnStatus, Format, abc
 
 from . import diagnostics, errors
 from .connect import connect
 from .conninfo import Target
 from .diagnostics import Notice
-from .errors import PmppError
-from .manifest import Task
+from .errors import ConnectError, PmppError
+from .link import Deliver, Link
 from .rows import BINARY_TYPES
-from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
-
-Deliver = Callable[[abc.PGresult], None]
+from .settings import Settings
+from .waiting import Steps, pause
+from .workqueue import Task
 
 CHUNK_ROWS = 1000
 HAS_CHUNKS = capabilities.has_stream_chunked()
-MOST_CPUS = 65536  # a remote that claims more is not believed
 MONEY = 790  # the oid of the type
-LIBPQ_BUFFER = 16384
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Settings of the local server that sessions have to know.
-
-    Attributes:
-        lc_monetary: how amounts of money are written.
-        max_result_size: the largest result to hold in memory, in bytes as they are received.
-    """
-
-    lc_monetary: str = "C"
-    max_result_size: int = 1 << 30
-
-
-class Session:
+class Session(Link):
     """A connection.
 
     Args:
         where: which item of the manifest it belongs to, for messages.
         target: where to connect to.
-        settings: those of the local server.
+        settings: those of the call.
         on_notice: called with each notice or warning that the remote sends.
-
-    Attributes:
-        pgconn: the connection of libpq, None before `connect` and after `close`.
-        received: the bytes received of a result that is not complete yet, about.
     """
 
     def __init__(
         self, where: str, target: Target, settings: Settings, on_notice: Callable[[Notice], None]
     ) -> None:
-        self.where = where
-        self.target = target
-        self.pgconn: abc.PGconn | None = None
-        self.received = 0
+        super().__init__(where, target.label, settings.max_result_size)
+        self._target = target
         self._settings = settings
         self._on_notice = on_notice
         self._reads_money = True
 
     def connect(self) -> Steps[None]:
-        """Connect, and agree on how values are written; see `connect.connect`."""
-        self.pgconn = yield from connect(self.where, self.target, self._on_notice)
-        yield from self._configure()
+        """Connect, and agree on how values are written; see `connect.connect`.
 
-    def ask_cpus(self) -> Steps[int]:
-        """Return the number of CPUs of the remote machine, as pmpp says there.
-
-        Raises:
-            PmppError: if pmpp is not there, may not be used, or gives no sensible answer.
+        If the connection is refused or dropped, try again as often as the settings say.
         """
-        problem = f"{self.where}: could not ask {self.target.label} for its number of CPUs"
-        hint = (
-            "Set num_workers, or install pmpp in the remote database and grant its role pmpp "
-            "to the user who connects."
-        )
-        answers: list[abc.PGresult] = []
-        try:
-            yield from self._run("select pmpp.num_cpus()", self.where, answers.append)
-        except PmppError as ex:
-            raise PmppError(f"{problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint) from None
-        if [(answer.ntuples, answer.nfields) for answer in answers] == [(1, 1)]:
-            value = answers[0].get_value(0, 0)
-            if value and value.isdigit() and 1 <= int(value) <= MOST_CPUS:
-                return int(value)
-        raise PmppError(
-            f"{problem}: no usable answer from pmpp.num_cpus()",
-            sqlstate=errors.CONNECTION_FAILURE,
-            hint=hint,
-        )
+        seconds = FIRST_PAUSE
+        for retries in range(self._settings.connect_retries, -1, -1):
+            try:
+                self.pgconn = yield from connect(self.where, self._target, self._on_notice)
+                yield from self._configure()
+                return
+            except PmppError as ex:
+                self.close()
+                if not retries or not _may_pass(ex):
+                    raise
+            yield from pause(seconds)
+            seconds = min(2 * seconds, LONGEST_PAUSE)
 
     def setup(self, number: int, command: str) -> Steps[None]:
         """Run one of the user's setup commands and throw its rows away.
@@ -107,8 +71,22 @@ class Session:
         Raises:
             PmppError: if it fails, with the remote's own fields.
         """
-        where = f"setup command {number} of {self.where} on {self.target.label}: {command}"
-        yield from self._run(command, where)
+        where = f"setup command {number} of {self.where} on {self.label}: {command}"
+        yield from self.run(command, where)
+
+    def run(self, command: str, where: object, deliver: Deliver | None = None) -> Steps[None]:
+        """Run a command of ours.
+
+        Args:
+            command: its text.
+            where: what messages call it.
+            deliver: called with each result, if they are wanted.
+
+        Raises:
+            PmppError: if it fails, with the remote's own fields.
+        """
+        self._send(where, "send_query", self._encode(command, where))
+        yield from self._results(where, deliver)
 
     def query(self, task: Task, deliver: Deliver) -> Steps[None]:
         """Run a query and hand over every result of it, in order.
@@ -127,43 +105,9 @@ class Session:
             yield from self._send_binary(statement, task)
         if HAS_CHUNKS:
             self._send(task, "set_chunked_rows_mode", CHUNK_ROWS)
+        if not self._reads_money:
+            deliver = self._without_money(task, deliver)
         yield from self._results(task, deliver)
-
-    def encoding(self) -> str:
-        """Return the Python codec of what the remote sends and reads.
-
-        It is UTF-8, unless a setup command chose otherwise.
-
-        Raises:
-            PmppError: if Python has no such codec.
-        """
-        name = self._conn.parameter_status(b"client_encoding")
-        if name in (b"UTF8", b"SQL_ASCII", None):
-            return "utf-8"
-        try:
-            return ConnectionInfo(self._conn).encoding
-        except NotSupportedError as ex:
-            raise PmppError(
-                f"{self.where}: client_encoding is not supported: {ex}",
-                sqlstate=errors.FEATURE_NOT_SUPPORTED,
-            ) from None
-
-    @property
-    def is_running(self) -> bool:
-        """True if the remote is at work on something that can be cancelled."""
-        pgconn = self.pgconn
-        return pgconn is not None and pgconn.transaction_status == TransactionStatus.ACTIVE
-
-    def close(self) -> None:
-        """Close the connection, in whatever state it is."""
-        if self.pgconn is not None:
-            self.pgconn.finish()
-            self.pgconn = None
-
-    @property
-    def _conn(self) -> abc.PGconn:
-        assert self.pgconn is not None
-        return self.pgconn
 
     def _configure(self) -> Steps[None]:
         """Have values written as we read them, and work ended when we are gone."""
@@ -174,7 +118,7 @@ class Session:
         if pgconn.parameter_status(b"IntervalStyle") not in (None, b"postgres"):
             commands.append("set intervalstyle to postgres")
         if commands:
-            yield from self._run("; ".join(commands), self.where)
+            yield from self.run("; ".join(commands), self.where)
         # What follows is not to be had everywhere. Without the first, the remote notices
         # only when it next sends that nobody reads; without the last, money is refused.
         commands = []
@@ -190,109 +134,68 @@ class Session:
     def _try(self, command: str) -> Steps[bool]:
         """Run a command and return True if it worked."""
         try:
-            yield from self._run(command, self.where)
+            yield from self.run(command, f"{self.where} on {self.label}")
         except PmppError:
+            if self._conn.status != ConnStatus.OK:
+                raise
             return False
         return True
 
-    def _run(self, command: str, where: object, deliver: Deliver | None = None) -> Steps[None]:
-        self._send(where, "send_query", self._encode(command, where))
-        yield from self._results(where, deliver)
-
     def _send_binary(self, statement: bytes, where: object) -> Steps[None]:
-        """Prepare a query and run it in binary format.
+        """Send a query whose result is to be in binary format.
 
         In text, if a column has a type that `rows` cannot read in binary.
         """
-        self._send(where, "send_prepare", b"", statement)
-        yield from self._results(where)
-        described: list[abc.PGresult] = []
-        self._send(where, "send_describe_prepared", b"")
-        yield from self._results(where, described.append)
-        types = [r.ftype(column) for r in described for column in range(r.nfields)]
+        types = yield from self._describe(statement, where)
         readable = all(oid in BINARY_TYPES for oid in types)
         result_format = Format.BINARY if readable else Format.TEXT
-        self._send(where, "send_query_prepared", b"", None, None, result_format)
+        self._send(where, "send_query_params", statement, None, None, None, result_format)
 
-    def _send(self, where: object, method: str, *arguments: object) -> None:
-        """Call one of libpq's functions that send."""
-        try:
-            getattr(self._conn, method)(*arguments)
-        except OperationalError as ex:
-            raise diagnostics.lost_connection(self.target.label, str(ex), where) from None
+    def _describe(self, statement: bytes, where: object) -> Steps[list[int]]:
+        """Return the types of the columns of a query.
 
-    def _results(self, where: object, deliver: Deliver | None = None) -> Steps[None]:
-        """Send what is still to be sent, then receive until the remote is ready again."""
-        pgconn = self._conn
-        while self._flush(pgconn):
-            if (yield Wait(pgconn.socket, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
-                self._receive(pgconn, where)
-        readable = Wait(pgconn.socket, EVENT_READ)
-        while True:
-            while pgconn.is_busy():
-                yield readable
-                self._receive(pgconn, where)
-            result = pgconn.get_result()
-            self.received = 0
-            if result is None:
-                return
-            diagnostics.check(result, where, self.target.label)
-            if deliver:
-                self._check_money(result, where)
-                deliver(result)
-            if result.status == ExecStatus.TUPLES_CHUNK:
-                yield None
+        What this takes is sent in one go, and the query itself does not depend on it: a pooler
+        may have it run by another server, which has prepared something else.
+        """
+        failures: list[PmppError] = []
+        described: list[abc.PGresult] = []
+        self._send(where, "enter_pipeline_mode")
+        self._send(where, "send_prepare", b"", statement)
+        self._send(where, "send_describe_prepared", b"")
+        self._send(where, "pipeline_sync")
+        for deliver in (None, described.append, None):
+            try:
+                yield from self._results(where, deliver)
+            except PmppError as ex:
+                failures.append(ex)
+                if self._conn.status != ConnStatus.OK:
+                    break
+        if failures:
+            with suppress(OperationalError):  # of a lost connection
+                self._conn.exit_pipeline_mode()
+            raise failures[0]
+        self._send(where, "exit_pipeline_mode")
+        return [result.ftype(column) for result in described for column in range(result.nfields)]
 
-    # When sending or receiving fails, get_result() tells what the remote said before.
+    def _without_money(self, task: Task, deliver: Deliver) -> Deliver:
+        """Return a function that delivers results, but refuses those with amounts of money."""
 
-    @staticmethod
-    def _flush(pgconn: abc.PGconn) -> int:
-        try:
-            return pgconn.flush()
-        except OperationalError:
-            return 0
+        def checked(result: abc.PGresult) -> None:
+            if MONEY in map(result.ftype, range(result.nfields)):
+                raise PmppError(
+                    f"{self.label} cannot write values of type money as they are read here",
+                    sqlstate=errors.FEATURE_NOT_SUPPORTED,
+                    detail=diagnostics.sentence(task),
+                    hint=f"It does not have the locale {self._settings.lc_monetary}, which is "
+                    "lc_monetary here. Have the query cast the column to numeric.",
+                )
+            deliver(result)
 
-    def _receive(self, pgconn: abc.PGconn, where: object) -> None:
-        try:
-            available = _available(pgconn)
-            pgconn.consume_input()
-            if available > LIBPQ_BUFFER:
-                # libpq does not say how much of it it took: one buffer, or all if the row is
-                # long. Meanwhile more may have come.
-                available = max(available - _available(pgconn), LIBPQ_BUFFER)
-        except OperationalError:
-            return
-        self.received += available
-        if self.received > self._settings.max_result_size:
-            raise PmppError(
-                "the result is larger than pmpp.max_result_size",
-                sqlstate=errors.PROGRAM_LIMIT_EXCEEDED,
-                detail=diagnostics.sentence(where),
-                hint="Cut the query into smaller ones, or set pmpp.max_result_size.",
-            )
-
-    def _check_money(self, result: abc.PGresult, where: object) -> None:
-        if not self._reads_money and MONEY in map(result.ftype, range(result.nfields)):
-            raise PmppError(
-                f"{self.target.label} cannot write values of type money as they are read here",
-                sqlstate=errors.FEATURE_NOT_SUPPORTED,
-                detail=diagnostics.sentence(where),
-                hint=f"It does not have the locale {self._settings.lc_monetary}, which is "
-                "lc_monetary here. Have the query cast the column to numeric.",
-            )
-
-    def _encode(self, text: str, where: object) -> bytes:
-        try:
-            return text.encode(self.encoding())
-        except UnicodeEncodeError:
-            raise PmppError(
-                "the statement has characters that client_encoding of the connection lacks",
-                sqlstate=errors.UNTRANSLATABLE_CHARACTER,
-                detail=diagnostics.sentence(where),
-            ) from None
+        return checked
 
 
-def _available(pgconn: abc.PGconn) -> int:
-    """Return how many bytes the operating system holds for a connection."""
-    answer = fcntl.ioctl(pgconn.socket, termios.FIONREAD, b"\0\0\0\0")
-    return int.from_bytes(answer, sys.byteorder)
+def _may_pass(error: PmppError) -> bool:
+    """Return True if a connection may succeed later: it was refused or dropped."""
+    if isinstance(error, ConnectError):
+        return not error.sent_password
+    return error.sqlstate == errors.CONNECTION_FAILURE

@@ -1,8 +1,11 @@
-"""The queue of a call: which query a free connection gets next.
+"""The queue of a call: which query a free connection gets next, and what became of each.
 
 Pure bookkeeping, without connections. A query goes through these states:
 
-    waiting --take()--> running --finish()--> done
+    not started --take()--> running --finish()--> done
+         |                     |-----fail()-----> failed
+         |---fail_waiting()---------------------> failed
+                               |---abandon()----> cancelled
 
 The queries of an item leave the queue in the order given, each exactly once, to whichever
 connection of that item asks first.
@@ -10,10 +13,60 @@ connection of that item asks first.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from copy import copy
 
-from .manifest import Item, Task
+from .errors import PmppError
+from .manifest import Item
+
+NOT_STARTED = "not started"
+RUNNING = "running"
+DONE = "done"
+FAILED = "failed"
+CANCELLED = "cancelled"
+
+SHOWN_LENGTH = 200
+
+
+class Task:
+    """One query of an item, where it runs, and what became of it.
+
+    Args:
+        item: the item it belongs to.
+        number: its place in the item, from 1.
+        sql: its text.
+        label: how messages show its connection.
+
+    Attributes:
+        status: one of the states above.
+        started, ended: when it did, on the clock of `time.monotonic`.
+        pid: the process id of the remote that runs it.
+        rows: how many rows its results have; 0 if it did not get done.
+        tag: the command tag of its last result, if it got done.
+        error: why it failed.
+    """
+
+    def __init__(self, item: Item, number: int, sql: str, label: str) -> None:
+        self.item = item
+        self.number = number
+        self.sql = sql
+        self.label = label
+        self.status = NOT_STARTED
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.pid: int | None = None
+        self.rows = 0
+        self.tag: bytes | None = None
+        self.error: PmppError | None = None
+
+    def __str__(self) -> str:
+        """Name the query as error messages do, shortened where it is long."""
+        text = " ".join(self.sql.split())
+        if len(text) > SHOWN_LENGTH:
+            text = text[:SHOWN_LENGTH] + "..."
+        return f"query {self.number} of item {self.item.number} on {self.label}: {text}"
 
 
 class WorkQueue:
@@ -22,17 +75,22 @@ class WorkQueue:
     Args:
         items: the manifest.
         labels: for each item's number, how messages show its connection.
+
+    Attributes:
+        tasks: all queries, in the order of the manifest.
+        unfinished: how many queries are not started or running.
     """
 
     def __init__(self, items: Sequence[Item], labels: Mapping[int, str]) -> None:
-        self._waiting = {
-            item.number: deque(
-                Task(item, number, sql, labels[item.number])
-                for number, sql in enumerate(item.queries, 1)
-            )
+        self.tasks = [
+            Task(item, number, sql, labels[item.number])
             for item in items
-        }
-        self.unfinished = sum(map(len, self._waiting.values()))
+            for number, sql in enumerate(item.queries, 1)
+        ]
+        self.unfinished = len(self.tasks)
+        self._waiting: dict[int, deque[Task]] = {item.number: deque() for item in items}
+        for task in self.tasks:
+            self._waiting[task.item.number].append(task)
 
     def has_waiting(self, item: Item) -> bool:
         """Return True if a query of this item has not been taken yet."""
@@ -41,8 +99,52 @@ class WorkQueue:
     def take(self, item: Item) -> Task | None:
         """Return the next query of this item, or None if all have been taken."""
         waiting = self._waiting[item.number]
-        return waiting.popleft() if waiting else None
+        if not waiting:
+            return None
+        task = waiting.popleft()
+        task.status = RUNNING
+        task.started = time.monotonic()
+        return task
 
-    def finish(self) -> None:
-        """Count one of the queries that were taken as done."""
+    def finish(self, task: Task) -> None:
+        """Count a query as done."""
+        self._end(task, DONE)
+
+    def fail(self, task: Task, error: PmppError) -> None:
+        """Count a query as failed."""
+        task.error = copy(error)  # without its traceback, which holds on to results
+        self._end(task, FAILED)
+
+    def fail_waiting(self, item: Item, error: PmppError) -> None:
+        """Count all queries of an item that have not been taken as failed."""
+        waiting = self._waiting[item.number]
+        while waiting:
+            self.fail(waiting.popleft(), error)
+
+    def abandon(self) -> None:
+        """Count all queries that are running as cancelled."""
+        for task in self.tasks:
+            if task.status == RUNNING:
+                self._end(task, CANCELLED)
+
+    def failure_of_all(self) -> PmppError | None:
+        """Return an error if there is no query that has not failed."""
+        first = self.tasks[0].error
+        if first is None or any(task.error is None for task in self.tasks):
+            return None
+        count = len(self.tasks)
+        return PmppError(
+            f"all {count} queries failed, the first with: {first.message}"
+            if count > 1
+            else first.message,
+            sqlstate=first.sqlstate,
+            detail=first.detail,
+            hint=first.hint,
+        )
+
+    def _end(self, task: Task, status: str) -> None:
+        task.status = status
+        task.ended = time.monotonic() if task.started is not None else None
+        if status != DONE:  # what came before it failed is not delivered
+            task.rows, task.tag = 0, None
         self.unfinished -= 1

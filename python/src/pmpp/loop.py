@@ -1,0 +1,136 @@
+"""The one loop that drives all connections of a call.
+
+There are no threads. Each connection is worked by a generator that says what it waits for, and
+the loop resumes whichever is ready. What there is no room for stays remote.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from selectors import DefaultSelector
+
+from .session import Session
+from .waiting import EVENT_READ, NOTHING, Steps, Wait
+
+TICK = 0.05  # seconds between two looks for interrupts and passed deadlines
+
+# Bytes of incomplete results from which on only one of them is received at a time. libpq
+# before 17 hands over a result only when it is complete, and takes two or three times as much.
+CROWDED = 8 * 1024 * 1024
+
+
+class Loop:
+    """Drives connections.
+
+    Args:
+        on_tick: called every TICK seconds; what it raises ends the turn.
+    """
+
+    def __init__(self, on_tick: Callable[[], None]) -> None:
+        self._on_tick = on_tick
+        self._next_tick = 0.0
+        self._selector = DefaultSelector()
+        self._workers: set[_Worker] = set()
+        self._ready: list[_Worker] = []
+        self._parked: dict[_Worker, Wait] = {}
+        self._favourite: _Worker | None = None
+        self._received = 0  # bytes of results that are not complete
+
+    def start(self, session: Session, steps: Steps[None]) -> None:
+        """Take in a connection and the generator that works it."""
+        worker = _Worker(session, steps)
+        self._workers.add(worker)
+        self._ready.append(worker)
+
+    def sessions(self) -> list[Session]:
+        """Return all connections that are at work."""
+        return [worker.session for worker in self._workers]
+
+    def close(self) -> None:
+        """End all generators and close all connections."""
+        for worker in self._workers:
+            worker.steps.close()
+            worker.session.close()
+        self._selector.close()
+
+    def turn(self, *, wait: bool = True) -> None:
+        """Wait until something is ready, at most until the next tick, and resume all of it."""
+        ready, self._ready = self._ready, []
+        timeout = max(0.0, self._next_tick - time.monotonic()) if wait and not ready else 0
+        events = self._selector.select(timeout)
+        for worker in ready:
+            self._resume(worker, worker.steps.send, None)
+            self._tick()
+        for key, mask in events:
+            self._resume(key.data, key.data.steps.send, mask)
+            self._tick()
+        self._tick()
+        self._unpark()
+
+    def _tick(self) -> None:
+        """If it is time, call `on_tick` and look for deadlines that have passed."""
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + TICK
+            self._on_tick()
+            for worker in [w for w in self._workers if w.is_late(now)]:
+                self._resume(worker, worker.steps.throw, TimeoutError())
+
+    def _resume(self, worker: _Worker, step: Callable[..., Wait | None], argument: object) -> None:
+        """Let a connection take its next step, and see to what it then waits for."""
+        session = worker.session
+        self._received -= session.received
+        try:
+            wait = step(argument)
+        except StopIteration:
+            wait = None
+            self._workers.discard(worker)
+        else:
+            if wait is None:
+                self._ready.append(worker)
+        self._received += session.received
+        if worker is self._favourite and not session.received:
+            self._favourite = None
+        if wait is not None and self._must_park(worker, wait):
+            self._parked[worker] = wait
+            wait = None
+        # libpq may have opened another socket under the same number while it connects
+        if wait != worker.watched or session.pgconn is None:
+            self._watch(worker, wait)
+
+    def _must_park(self, worker: _Worker, wait: Wait) -> bool:
+        """Return True if a connection is not to receive for now, since results pile up."""
+        if not (self._received > CROWDED and wait.events == EVENT_READ and worker.session.pgconn):
+            return False
+        if self._favourite is None:
+            self._favourite = worker
+        return worker is not self._favourite
+
+    def _unpark(self) -> None:
+        """Let all connections receive again when the one that was preferred is done."""
+        if self._favourite is None and self._parked:
+            parked, self._parked = self._parked, {}
+            for worker, wait in parked.items():
+                self._watch(worker, wait)
+
+    def _watch(self, worker: _Worker, wait: Wait | None) -> None:
+        if worker.watched is not None and worker.watched.fd != NOTHING:
+            self._selector.unregister(worker.watched.fd)
+        if wait is not None and wait.fd != NOTHING:
+            self._selector.register(wait.fd, wait.events, worker)
+        worker.watched = wait
+
+
+class _Worker:
+    """A connection in the loop, and what the loop watches for it."""
+
+    def __init__(self, session: Session, steps: Steps[None]) -> None:
+        self.session = session
+        self.steps = steps
+        self.watched: Wait | None = None
+
+    def is_late(self, now: float) -> bool:
+        """Return True if what it waits for should have come by now."""
+        wait = self.watched
+        return wait is not None and wait.deadline is not None and now > wait.deadline

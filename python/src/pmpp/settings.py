@@ -1,0 +1,91 @@
+"""The settings of pmpp: `SET pmpp.name TO value` in a session, or ALTER DATABASE or ROLE … SET.
+
+PostgreSQL takes any value for them, so they are checked when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from . import errors
+from .errors import PmppError
+
+# What to write for each setting.
+HINTS = {
+    "on_error": "The values are stop and continue.",
+    "max_result_size": "Write a size such as 512MB or 4GB.",
+    "max_workers": "Write a number of connections, at least 1.",
+    "connect_retries": "Write a number, or 0.",
+    "progress": "Write a time such as 2s or 1min, or 0.",
+}
+
+
+class Settings(NamedTuple):
+    """What a call has to know.
+
+    Attributes:
+        lc_monetary: how amounts of money are written here.
+        on_error: "stop" or "continue" when a query fails.
+        max_result_size: the largest result to hold in memory, in bytes as they are received.
+        max_workers: the most connections of the call at a time, or None.
+        connect_retries: how often to try again to make a connection.
+        progress: how many seconds to let pass between two reports, 0 for none.
+    """
+
+    lc_monetary: str = "C"
+    on_error: str = "stop"
+    max_result_size: int = 1 << 30
+    max_workers: int | None = None
+    connect_retries: int = 0
+    progress: float = 0.0
+
+
+def parse(
+    lc_monetary: str,
+    values: Mapping[str, str | None],
+    bytes_of: Callable[[str], int],
+    seconds_of: Callable[[str], float],
+) -> Settings:
+    """Read the settings.
+
+    Args:
+        lc_monetary: the setting of PostgreSQL of that name.
+        values: the text of each setting that has HINTS, None or empty if it is not set.
+        bytes_of, seconds_of: read a size and a time as PostgreSQL does.
+
+    Raises:
+        PmppError: naming the setting whose value cannot be used.
+    """
+    read: dict[str, Callable[[str], object]] = {
+        "on_error": _on_error,
+        "max_result_size": bytes_of,
+        "max_workers": lambda text: _number(text, 1),
+        "connect_retries": lambda text: _number(text, 0),
+        "progress": seconds_of,
+    }
+    fields = {}
+    for name, hint in HINTS.items():
+        if text := values[name]:
+            try:
+                fields[name] = read[name](text)
+            except ValueError:
+                raise PmppError(
+                    f"invalid value for pmpp.{name}: {text}",
+                    sqlstate=errors.INVALID_PARAMETER_VALUE,
+                    hint=hint,
+                ) from None
+    return Settings(lc_monetary, **fields)  # type: ignore[arg-type]
+
+
+def _on_error(text: str) -> str:
+    if text.lower() not in ("stop", "continue"):
+        raise ValueError
+    return text.lower()
+
+
+def _number(text: str, least: int) -> int:
+    number = int(text)
+    if number < least:
+        raise ValueError
+    return number

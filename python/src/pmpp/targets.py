@@ -1,0 +1,73 @@
+"""Finding out where the connections of a manifest lead.
+
+User mappings can be read by superusers alone. So a function of SQL reads them with the rights of
+its definer. It takes no arguments and returns nothing: what it is to read, and what it has read,
+are left here, in the memory of the process, which ordinary users cannot reach from SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import conninfo, errors
+from .catalog import Catalog
+from .conninfo import Caller, Target
+from .errors import PmppError
+from .manifest import Item
+
+_request: tuple[str, str] | None = None
+_answer: dict[str, str] | None = None
+
+
+def resolve(plpy: Any, catalog: Catalog, caller: Caller, items: Sequence[Item]) -> list[Target]:
+    """Resolve the connections of all items.
+
+    Args:
+        plpy: the module that PL/Python provides.
+        catalog: the local server.
+        caller: who asks.
+        items: the manifest.
+
+    Raises:
+        PmppError: if the caller may not use one of them, or it is not valid.
+    """
+    servers = catalog.foreign_servers([item.connection for item in items])
+    targets = []
+    for item in items:
+        where = f"item {item.number}"
+        server = servers.get(item.connection)
+        if server is None:
+            target = conninfo.from_string(where, item.connection, caller)
+        else:
+            mapping = _user_mapping(plpy, caller, server.name)
+            target = conninfo.from_server(where, server, mapping, caller)
+        targets.append(target)
+    return targets
+
+
+def answer(catalog: Catalog) -> None:
+    """Read the user mapping that is asked for.
+
+    Raises:
+        PmppError: if none is.
+    """
+    global _request, _answer
+    if _request is None:
+        raise PmppError(
+            "this function can only be called by pmpp itself",
+            sqlstate=errors.INSUFFICIENT_PRIVILEGE,
+        )
+    request, _request = _request, None
+    _answer = catalog.user_mapping(*request)
+
+
+def _user_mapping(plpy: Any, caller: Caller, server: str) -> dict[str, str] | None:
+    """Have the mapping that applies to the caller read."""
+    global _request, _answer
+    _request = caller.name, server
+    try:
+        plpy.execute("select pmpp._read_user_mapping()")
+        return _answer
+    finally:
+        _request = _answer = None

@@ -1,0 +1,95 @@
+-- Rows with where they came from. The column result is of the row type: (result).* takes it apart.
+
+create function pmpp.distribute_tagged(
+    row_type anyelement,
+    query_manifest pmpp.query_manifest[]
+)
+returns table (item integer, connection text, query_number integer, result anyelement)
+language plpgsql volatile parallel unsafe security invoker
+as $$
+declare
+    detail pg_catalog.text;
+    hint pg_catalog.text;
+begin
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
+        using query_manifest;
+exception when others or query_canceled or assert_failure then
+    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+end
+$$;
+comment on function pmpp.distribute_tagged(anyelement, pmpp.query_manifest[]) is
+    'run the queries of a manifest in parallel and return their rows, each with the query that it is from';
+revoke all on function pmpp.distribute_tagged(anyelement, pmpp.query_manifest[]) from public;
+grant execute on function pmpp.distribute_tagged(anyelement, pmpp.query_manifest[]) to pmpp;
+
+create function pmpp.distribute_tagged(
+    row_type anyelement,
+    query_manifest jsonb
+)
+returns table (item integer, connection text, query_number integer, result anyelement)
+language plpgsql volatile parallel unsafe security invoker
+as $$
+declare
+    detail pg_catalog.text;
+    hint pg_catalog.text;
+begin
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
+        using pmpp.to_query_manifest_array(query_manifest);
+exception when others or query_canceled or assert_failure then
+    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+end
+$$;
+comment on function pmpp.distribute_tagged(anyelement, jsonb) is
+    'run the queries of a manifest in jsonb in parallel and return their rows, each with the query that it is from';
+revoke all on function pmpp.distribute_tagged(anyelement, jsonb) from public;
+grant execute on function pmpp.distribute_tagged(anyelement, jsonb) to pmpp;
+
+create function pmpp.distribute_tagged(
+    row_type anyelement,
+    query_manifest json
+)
+returns table (item integer, connection text, query_number integer, result anyelement)
+language plpgsql volatile parallel unsafe security invoker
+as $$
+declare
+    detail pg_catalog.text;
+    hint pg_catalog.text;
+begin
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
+        using pmpp.to_query_manifest_array(query_manifest);
+exception when others or query_canceled or assert_failure then
+    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+end
+$$;
+comment on function pmpp.distribute_tagged(anyelement, json) is
+    'run the queries of a manifest in json in parallel and return their rows, each with the query that it is from';
+revoke all on function pmpp.distribute_tagged(anyelement, json) from public;
+grant execute on function pmpp.distribute_tagged(anyelement, json) to pmpp;
+
+create function pmpp.broadcast_tagged(
+    row_type anyelement,
+    connections text[],
+    query text,
+    result_formats text[] default null
+)
+returns table (item integer, connection text, query_number integer, result anyelement)
+language plpgsql volatile parallel unsafe security invoker
+as $$
+declare
+    detail pg_catalog.text;
+    hint pg_catalog.text;
+begin
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
+        using pmpp._broadcast_manifest(connections, query, result_formats);
+exception when others or query_canceled or assert_failure then
+    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+end
+$$;
+comment on function pmpp.broadcast_tagged(anyelement, text[], text, text[]) is
+    'run one query on every connection at the same time and return all rows, each with its connection';
+revoke all on function pmpp.broadcast_tagged(anyelement, text[], text, text[]) from public;
+grant execute on function pmpp.broadcast_tagged(anyelement, text[], text, text[]) to pmpp;

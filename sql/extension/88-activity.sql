@@ -1,0 +1,22 @@
+-- The workers on this server, which are told by their application_name. Whoever may not see what a
+-- session does in pg_stat_activity does not see it here at all.
+create view pmpp.activity as
+select a.pid,
+       w.caller[1]::integer as caller_pid,
+       w.caller[2]::integer as item,
+       a.usename,
+       a.datname,
+       a.client_addr,
+       a.state,
+       a.query,
+       pg_catalog.clock_timestamp() operator(pg_catalog.-) a.query_start as running_time,
+       a.wait_event_type,
+       a.wait_event
+  from pg_catalog.pg_stat_activity a
+ cross join lateral pg_catalog.regexp_match(a.application_name, '^pmpp (\d{1,9}) item (\d{1,9})$') w(caller)
+ where w.caller is not null
+   and (pg_catalog.pg_has_role(a.usesysid, 'usage') or pg_catalog.pg_has_role('pg_read_all_stats', 'usage'));
+comment on view pmpp.activity is
+    'the workers of pmpp on this server, with the process id of the session that they work for';
+revoke all on pmpp.activity from public;
+grant select on pmpp.activity to pmpp;

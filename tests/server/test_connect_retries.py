@@ -1,0 +1,93 @@
+"""With pmpp.connect_retries a connection that fails is tried again, and a query never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from cluster import Cluster
+from forwarder import Forwarder
+from helpers import descriptors
+from psycopg.types.json import Jsonb
+
+RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => 1)"
+
+
+@pytest.mark.parametrize("after", [0, 60, 405])
+def test_dropped_connections(
+    db: psycopg.Connection, remote: Cluster, there: str, after: int
+) -> None:
+    """Connections that are dropped before a query is sent are made again, if told to."""
+    for retries, succeeds in ((0, False), (2, True)):
+        db.execute(f"set pmpp.connect_retries = {retries}")  # type: ignore[arg-type]
+        with Forwarder(remote.port, "close", after, times=2) as network:
+            call = [f"{there} port={network.port}", ["select 1", "select 2"]]
+            if succeeds:
+                assert sorted(db.execute(RUN, call).fetchall()) == [(1,), (2,)]
+            else:
+                with pytest.raises(psycopg.OperationalError):
+                    db.execute(RUN, call)
+            assert network.accepted == retries + 1
+
+
+def test_refused_connections(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """A server that starts to listen only while the call runs is waited for."""
+    db.execute("set pmpp.connect_retries = 20")
+    with Forwarder(remote.port, is_late=True) as network:
+        db.add_notice_handler(lambda _: network.listen())
+        now = "do $$ begin raise notice 'now'; end $$"
+        manifest = [
+            {"connection": f"{there} port={network.port}", "query": "select 2"},
+            {"connection": there, "query": "select 1", "setup_commands": [now]},
+        ]
+        rows = db.execute("select * from pmpp.distribute(null::int, %s)", [Jsonb(manifest)])
+        assert sorted(rows.fetchall()) == [(1,), (2,)]
+    assert network.accepted == 1
+
+
+def test_wrong_password(
+    db: psycopg.Connection, cluster: Cluster, new_role: Callable[..., str], by_network: str
+) -> None:
+    """A password that was refused is not tried again: that might lock the account."""
+    role = new_role()
+    db.execute("set pmpp.connect_retries = 5")
+    with pytest.raises(psycopg.OperationalError, match="could not connect"):
+        db.execute(RUN, [f"{by_network} user='{role}' password=wrong", ["select 1", "select 2"]])
+    failed = f'password authentication failed for user "{role}"'
+    log = cluster.log.read_text().splitlines()
+    assert len([line for line in log if failed in line and "DETAIL:" not in line]) == 1
+
+
+def test_cancel_while_it_pauses(db: psycopg.Connection, there: str) -> None:
+    """The pause between two attempts ends with the call, and nothing is left."""
+    db.execute("select pmpp._load()")
+    before = descriptors(db.info.backend_pid)
+    db.execute("set pmpp.connect_retries = 1000000")
+    db.execute("set statement_timeout to '400ms'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        db.execute(RUN, [f"{there} port=1", ["select 1"]])
+    assert descriptors(db.info.backend_pid) == before
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+def test_query_is_never_sent_twice(
+    db: psycopg.Connection, remote: Cluster, there: str, on_error: str
+) -> None:
+    """A connection that is lost when a query has been sent is an error, however many retries."""
+    db.execute("set pmpp.connect_retries = 5")
+    db.execute(f"set pmpp.on_error = '{on_error}'")  # type: ignore[arg-type]
+    with psycopg.connect(remote.superuser(), autocommit=True) as conn:
+        conn.execute("create sequence sent")
+        with Forwarder(remote.port, "close", 10_000) as network:
+            counted = (
+                "with once as materialized (select nextval('sent')::int as n)"
+                " select n from once, generate_series(1, 10000)"
+            )
+            with pytest.raises(psycopg.OperationalError, match="lost the connection"):
+                db.execute(RUN, [f"{there} port={network.port}", [counted]])
+        killed = "select nextval('sent')::int from pg_terminate_backend(pg_backend_pid())"
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            db.execute(RUN, [there, [killed]])
+        assert conn.execute("select last_value from sent").fetchall() == [(2,)]
+        conn.execute("drop sequence sent")

@@ -1,0 +1,197 @@
+"""last_run() tells what became of the last call, and unfinished() what is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PASSWORD, notices
+
+RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
+STATUS = "select query_number, status, sqlstate from pmpp.last_run() order by 1"
+SLEEP = "select 1 from pg_sleep(100)"
+FAIL_AFTER_THE_OTHERS = """
+    do $$
+    begin
+        while not exists (select from seen)
+           or not exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep')
+        loop
+            perform pg_sleep(0.05), pg_stat_clear_snapshot();
+        end loop;
+        perform pg_sleep(0.1), 1/0;
+    end $$
+"""
+
+
+def test_success(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """Every query has a row, with what can be known about it."""
+    before = datetime.now(timezone.utc)
+    queries = ["select 1", "select pg_backend_pid() from pg_sleep(0.05)", "create table made (i int);"
+               " drop table made; select i from generate_series(1, 3) i"]  # fmt: skip
+    pids = [i for (i,) in db.execute(RUN, [there, queries[:2], 1]).fetchall()]
+    told = db.execute("select * from pmpp.last_run()").fetchall()
+    assert [row[:9] for row in told] == [
+        (1, n, f"host=127.0.0.1 port={remote.port} dbname=postgres", query, "done", None, None, 1, "SELECT 1")
+        for n, query in enumerate(queries[:2], 1)
+    ]  # fmt: skip
+    for *_, started, duration, pid in told:
+        assert before <= started < started + duration <= datetime.now(timezone.utc)
+        assert pid in pids
+    assert timedelta(seconds=0.05) <= told[1][10] < timedelta(seconds=20)
+    db.execute(RUN, [there, ["select i from generate_series(1, 3) i; select 4"], 1])
+    assert db.execute("select rows, command_tag from pmpp.last_run()").fetchall() == [
+        (4, "SELECT 1")
+    ]
+    db.execute("select * from pmpp.meta(%s, array['create temporary table t()'])", [there])
+    assert db.execute("select rows, command_tag from pmpp.last_run()").fetchall() == [
+        (0, "CREATE TABLE")
+    ]
+
+
+def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """After a failure there are queries of every status, and unfinished() has those not done."""
+    with psycopg.connect(remote.superuser(), autocommit=True) as conn:
+        conn.execute("drop table if exists seen; create table seen (n int)")
+    assert db.execute("select * from pmpp.last_run()").fetchall() == []
+    assert db.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
+    queries = ["insert into seen values (0) returning 0", SLEEP, FAIL_AFTER_THE_OTHERS, "select 2"]
+    first = {"connection": there, "queries": queries[:1], "num_workers": 1}
+    failing = [first, *({**first, "queries": [query]} for query in queries[1:3])]
+    failing[2]["queries"] = [queries[2], queries[3]]  # type: ignore[index]
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        db.execute(
+            "select * from pmpp.distribute(null::int, %s)", [psycopg.types.json.Jsonb(failing)]
+        )
+    told = db.execute(
+        "select item, query_number, status, sqlstate, message, rows, command_tag,"
+        "       started is null, duration is null, pid is null from pmpp.last_run()"
+    ).fetchall()
+    ran = (False, False, False)
+    assert told == [
+        (1, 1, "done", None, None, 1, "INSERT 0 1", *ran),
+        (2, 1, "cancelled", None, None, 0, None, *ran),
+        (3, 1, "failed", "22012", "division by zero", 0, None, *ran),
+        (3, 2, "not started", None, None, 0, None, True, True, True),
+    ]
+    left = db.execute("select queries from unnest(pmpp.unfinished())").fetchall()
+    assert left == [([SLEEP],), (queries[2:],)]
+
+
+def test_connection_that_fails(db: psycopg.Connection, there: str) -> None:
+    """If nothing could be started, everything is unfinished."""
+    with pytest.raises(psycopg.OperationalError):
+        db.execute(RUN, ["host=127.0.0.1 port=1", ["select 1", "select 2"], 1])
+    assert db.execute(STATUS).fetchall() == [(1, "not started", None), (2, "not started", None)]
+    ((left,),) = db.execute("select queries from unnest(pmpp.unfinished())").fetchall()
+    assert left == ["select 1", "select 2"]
+
+
+def test_cancel(db: psycopg.Connection, there: str) -> None:
+    """After a cancel it is told what was cancelled; a call that is not even valid leaves nothing."""
+    db.execute("select pmpp._load()")  # or the time may be up while Python starts
+    db.execute("set statement_timeout to '1s'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        db.execute(RUN, [there, ["select 1", SLEEP, "select 2"], 1])
+    db.execute("reset statement_timeout")
+    assert db.execute(STATUS).fetchall() == [
+        (1, "done", None), (2, "cancelled", None), (3, "not started", None)
+    ]  # fmt: skip
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        db.execute(RUN, [there, [], 1])
+    assert db.execute(STATUS).fetchall() == []
+
+
+def test_transaction_that_is_undone(db: psycopg.Connection, there: str) -> None:
+    """It does not depend on the caller's transaction, also after an error in it was caught."""
+    db.execute("begin")
+    db.execute(
+        "do $$ begin perform * from pmpp.distribute(null::int, '"
+        + there
+        + "', array['select 1', 'select 1/0'], num_workers => 1);"
+        " exception when division_by_zero then null; end $$"
+    )
+    expected = [(1, "done", None), (2, "failed", "22012")]
+    assert db.execute(STATUS).fetchall() == expected
+    db.execute("rollback")
+    assert db.execute(STATUS).fetchall() == expected
+
+
+def test_who_may_see_it(
+    db: psycopg.Connection,
+    connect: Callable[..., psycopg.Connection],
+    new_role: Callable[..., str],
+    by_network: str,
+) -> None:
+    """Only the role that made the call sees it, and nobody sees a password."""
+    user, other = new_role(), new_role()
+    db.execute(f'grant "{other}" to "{user}"')  # type: ignore[arg-type]
+    db.execute(
+        "create function look() returns bigint language sql security definer as"
+        " 'select count(*) + cardinality(pmpp.unfinished()) from pmpp.last_run()'"
+    )
+    session = connect(user=user)
+    connection = f"{by_network} password={PASSWORD}"
+    session.execute("set pmpp.on_error = 'continue'")
+    session.execute(RUN, [connection, ["select 1", "select 1/0"], 1])
+    seen = session.execute("select r::text from pmpp.last_run() r").fetchall()
+    assert len(seen) == 2
+    assert PASSWORD not in str(seen)
+    ((again,),) = session.execute("select connection from unnest(pmpp.unfinished())").fetchall()
+    assert again == connection
+    assert session.execute("select look()").fetchall() == [(0,)]
+    session.execute(f'set role "{other}"')  # type: ignore[arg-type]
+    assert session.execute("select * from pmpp.last_run()").fetchall() == []
+    assert session.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
+    session.execute("reset role")
+    assert len(session.execute("select * from pmpp.last_run()").fetchall()) == 2
+    assert connect(user=user).execute("select * from pmpp.last_run()").fetchall() == []
+
+
+def test_index_builds_are_resumed(db: psycopg.Connection, here: str) -> None:
+    """Of many index builds three fail; cured, they are resumed with one line."""
+    names = [f"c{n}" for n in range(30)]
+    db.execute(f"create table wide ({', '.join(f'{name} int' for name in names)})")  # type: ignore[arg-type]
+    builds = [f"create index {name}_index on wide ({name})" for name in names]
+    for taken in ("c3_index", "c14_index", "c29_index"):
+        db.execute(f"create table {taken} ()")  # type: ignore[arg-type]
+    db.execute("set pmpp.on_error = 'continue'")
+    told = notices(db)
+    done = db.execute(
+        "select * from pmpp.meta(%s, %s, num_workers => 2)", [here, builds]
+    ).fetchall()
+    assert len(done) == 27
+    assert sorted(str(message) for _, message, _, _ in told) == [
+        f'relation "{name}_index" already exists' for name in ("c14", "c29", "c3")
+    ]
+    db.execute("drop table c3_index, c14_index, c29_index")
+    resume = "select * from pmpp.distribute(null::pmpp.command_with_result, pmpp.unfinished())"
+    assert sorted(db.execute(resume).fetchall()) == sorted(
+        (builds[n], "CREATE INDEX") for n in (3, 14, 29)
+    )
+    indexes = db.execute(
+        "select indexrelid::regclass::text from pg_index where indrelid = 'wide'::regclass"
+    )
+    assert sorted(name for (name,) in indexes) == sorted(f"{name}_index" for name in names)
+    assert db.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="the manifest has no items"):
+        db.execute(resume)
+
+
+def test_fields_of_items_are_kept(db: psycopg.Connection, there: str) -> None:
+    """What is left is run in the same way, on the caller's own connection string."""
+    manifest = (
+        "array[row(%s, array['select 1', 'select x'], null, 2, array['set a.b to 1'], 'binary'),"
+        " row(%s, array['select y'], 0.5, null, null, null),"
+        " row(%s, array['select 3'], null, 1, null, null)]::pmpp.query_manifest[]"
+    )
+    secret = f"{there} password={PASSWORD}"
+    db.execute("set pmpp.on_error = 'continue'")
+    db.execute(f"select * from pmpp.distribute(null::int, {manifest})", [secret, there, there])  # type: ignore[arg-type]
+    assert db.execute("select * from unnest(pmpp.unfinished())").fetchall() == [
+        (secret, ["select x"], 1.0, 2, ["set a.b to 1"], "binary"),
+        (there, ["select y"], 0.5, None, None, None),
+    ]
+    assert PASSWORD not in str(db.execute("select r::text from pmpp.last_run() r").fetchall())

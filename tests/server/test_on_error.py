@@ -1,0 +1,267 @@
+"""With pmpp.on_error = 'continue' a query that fails costs itself, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+from cluster import Cluster
+from forwarder import Forwarder
+from helpers import descriptors, eventually, notices
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+Notices = list[tuple[str | None, ...]]
+
+UNKNOWN = [
+    ("on_error", "ignore"),
+    ("max_result_size", "huge"),
+    ("max_workers", "0"),
+    ("connect_retries", "-1"),
+    ("progress", "often"),
+    ("progress", "-1s"),
+]
+
+KILL = "select 0 from pg_terminate_backend(pg_backend_pid())"
+
+
+@pytest.fixture
+def got(db: psycopg.Connection) -> Notices:
+    """What the session is told, which goes on when queries fail."""
+    db.execute("set pmpp.on_error = 'continue'")
+    return notices(db)
+
+
+def numbers(
+    db: psycopg.Connection, *items: dict[str, object], form: str = "null::int"
+) -> list[int]:
+    """Run a manifest whose queries return integers; nothing may be left in the process."""
+    db.execute("select pmpp._load()")
+    before = descriptors(db.info.backend_pid)
+    call = "select * from pmpp.distribute(null::int, %s::jsonb)"
+    if form == "record":
+        call = "select * from pmpp.distribute(%s::jsonb) as (i int)"
+    try:
+        return sorted(i for (i,) in db.execute(call, [json.dumps(items)]).fetchall())
+    finally:
+        assert descriptors(db.info.backend_pid) == before
+
+
+def item(connection: str, *queries: str, **fields: object) -> dict[str, object]:
+    return {"connection": connection, "queries": queries, "num_workers": 1, **fields}
+
+
+@pytest.mark.parametrize(
+    ("form", "result_format"),
+    [("polymorphic", None), ("polymorphic", "binary"), ("record", "text")],
+)
+def test_failed_query(
+    db: psycopg.Connection, there: str, got: Notices, form: str, result_format: str | None
+) -> None:
+    """A warning has the fields of the remote's error; the other rows are delivered."""
+    raise_all = "do $$ begin raise exception using message = 'no', detail = 'Because.', hint = 'Do.'; end $$"
+    queries = ["select 1", raise_all, "select 2"]
+    assert numbers(db, item(there, *queries, result_format=result_format), form=form) == [1, 2]
+    ((severity, message, detail, hint),) = got
+    assert (severity, message, hint) == ("WARNING", "no", "Do.")
+    assert str(detail).startswith("Because.\nQuery 2 of item 1 on host=127.0.0.1")
+
+
+def test_no_rows_of_a_failed_query(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """A query that fails after it has sent rows delivers none of them."""
+    late = "select 1 / (20000 - i) from generate_series(1, 20000) i"
+    several = "select 7; select 8; select 1/0"
+    assert numbers(db, item(there, late, several, "select 9; select 10")) == [9, 10]
+    assert [message for _, message, _, _ in got] == ["division by zero"] * 2
+    told = db.execute("select status, rows, command_tag from pmpp.last_run()").fetchall()
+    assert told == [("failed", 0, None), ("failed", 0, None), ("done", 2, "SELECT 1")]
+
+
+def test_all_queries_fail(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """If no query succeeds the call fails, with the first error."""
+    with pytest.raises(psycopg.errors.DivisionByZero) as raised:
+        numbers(db, item(there, "select 1/0", "select x"), item(there, "select y"))
+    assert raised.value.diag.message_primary == (
+        "all 3 queries failed, the first with: division by zero"
+    )
+    with pytest.raises(psycopg.errors.DivisionByZero, match=r"^division by zero\n"):
+        numbers(db, item(there, "select 1/0"))
+
+
+def test_lost_connection(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """A connection that is lost costs its query; the rest runs on a new one, set up as well."""
+    setup = ["set a.b to 5"]
+    own = "select current_setting('a.b')::int"
+    assert numbers(db, item(there, own, KILL, own, KILL, own, setup_commands=setup)) == [5, 5, 5]
+    assert [message for _, message, _, _ in got] == [
+        "terminating connection due to administrator command"
+    ] * 2
+    ((pids,),) = db.execute("select count(distinct pid) from pmpp.last_run()").fetchall()
+    assert pids == 3
+
+
+def test_network_that_fails(
+    db: psycopg.Connection, remote: Cluster, there: str, got: Notices
+) -> None:
+    """A connection that is cut in the middle of a result costs its query, which is not resent."""
+    large = "select i from generate_series(1, 100000) i"
+    with Forwarder(remote.port, "close", 100_000) as network:
+        cut = f"{there} port={network.port}"
+        assert numbers(db, item(cut, large, "select 1", large, "select 2")) == [1, 2]
+    assert [str(message).split(" to ")[0] for _, message, _, _ in got] == [
+        "lost the connection"
+    ] * 2
+
+
+@pytest.mark.parametrize("result_format", [None, "binary"])
+def test_transaction_begun_by_setup_commands(
+    db: psycopg.Connection, there: str, got: Notices, result_format: str | None
+) -> None:
+    """A query that fails in such a transaction does not spoil those after it."""
+    queries = ["select 1", "select 1/0", "select 2", "select 3"]
+    manifest = item(there, *queries, setup_commands=["begin"], result_format=result_format)
+    assert numbers(db, manifest) == [1, 2, 3]
+    assert len(got) == 1
+
+
+def test_same_snapshot(db: psycopg.Connection, here: str, got: Notices) -> None:
+    """The connection that takes the place of another has the same snapshot."""
+    rows = db.execute(
+        "select * from pmpp.distribute(null::text, %s, %s, num_workers => 1,"
+        " setup_commands => pmpp.same_snapshot())",
+        [here, ["select 1/0", "show transaction_isolation"]],
+    ).fetchall()
+    assert rows == [("repeatable read",)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"connection": "host=127.0.0.1 port=1"}, "could not connect to host=127.0.0.1 port=1"),
+        ({"setup_commands": ["select 1/0"]}, "division by zero"),
+        ({"setup_commands": [KILL]}, "terminating connection due to administrator command"),
+        ({"dbname": "template1", "num_workers": None}, "could not ask .* for its number of CPUs"),
+        ({"dbname": "nowhere"}, "could not connect to .*"),
+    ],
+)  # fmt: skip
+def test_item_that_fails(
+    db: psycopg.Connection, there: str, got: Notices, broken: dict[str, object], message: str
+) -> None:
+    """An item that cannot be reached or set up fails its own queries, with one warning."""
+    there_too = f"{there} dbname={broken.pop('dbname', 'postgres')}"
+    bad = {**item(there_too, "select 3", "select 4"), **broken}
+    assert numbers(db, item(there, "select 1"), bad, item(there, "select 2")) == [1, 2]
+    ((severity, told, _, _),) = got
+    assert severity == "WARNING"
+    failed = db.execute(
+        "select message ~ %s from pmpp.last_run() where item = 2 and status = 'failed'", [message]
+    ).fetchall()
+    assert failed == [(True,), (True,)]
+    assert db.execute("select %s ~ %s", [told, message]).fetchall() == [(True,)]
+
+
+def test_queries_that_pmpp_refuses(
+    db: psycopg.Connection, remote: Cluster, there: str, got: Notices
+) -> None:
+    """A result that is too large, or a COPY, costs its query, and its connection ends."""
+    db.execute("set pmpp.max_result_size = '1MB'")
+    large = "select i from generate_series(1, 1000000) i"
+    copies = "copy (select 1) to stdout", "copy pg_class from stdin"
+    assert numbers(db, item(there, "select 1", large, *copies, "select 2")) == [1, 2]
+    assert [told for _, told, _, _ in got] == [
+        "the result is larger than pmpp.max_result_size",
+        "COPY cannot be used in a query of pmpp",
+        "COPY cannot be used in a query of pmpp",
+    ]
+    pid = db.info.backend_pid
+    eventually(
+        remote,
+        f"not exists (select from pg_stat_activity where application_name ~ '^pmpp {pid} ')",
+    )
+
+
+def test_cancel(db: psycopg.Connection, remote: Cluster, there: str, got: Notices) -> None:
+    """A cancel ends the call and what it runs, as it does without continuing."""
+    db.execute("select pmpp._load()")  # or the time may be up while Python starts
+    db.execute("set statement_timeout to '1s'")
+    with pytest.raises(psycopg.errors.QueryCanceled, match="due to statement timeout"):
+        numbers(db, item(there, "select 1/0", "select 1 from pg_sleep(100)", "select 2"))
+    db.execute("reset statement_timeout")
+    statuses = db.execute("select status from pmpp.last_run()").fetchall()
+    assert statuses == [("failed",), ("cancelled",), ("not started",)]
+    eventually(remote, "not exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep'"
+                       " and state = 'active')")  # fmt: skip
+
+
+def test_row_that_does_not_fit(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """A value that PostgreSQL refuses here ends the call: others may have been delivered."""
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        numbers(db, item(there, "select 1", "select 'x'"))
+
+
+# Queries with the rows that they give, and what items have besides; None: they lead nowhere.
+QUERIES: dict[str, list[int]] = {
+    "select 1": [1],
+    "select 2; select 3": [2, 3],
+    "select 4; select 1/0": [],
+    "copy (select 1) to stdout": [],
+    KILL: [],
+}
+KINDS: list[dict[str, object] | None] = [{}, {}, {"setup_commands": ["begin"]}, None]
+
+mixtures = st.lists(
+    st.tuples(
+        st.sampled_from(KINDS),
+        st.lists(st.sampled_from(sorted(QUERIES)), min_size=1, max_size=6),
+        st.sampled_from([None, 1, 2, 5]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def test_any_mixture(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """Whatever fails beside what, and however few connections: the rows of the others come."""
+
+    @settings(
+        max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(mixtures, st.sampled_from(["", "1", "2"]))
+    def check(mixture: list[tuple[dict[str, object] | None, list[str], int]], most: str) -> None:
+        manifest, expected = [item(there, "select 0")], [0]
+        for kind, queries, workers in mixture:
+            place = f"{there} port=1" if kind is None else there
+            manifest.append(item(place, *queries, **{"num_workers": workers, **(kind or {})}))
+            if kind is not None:
+                expected += [row for query in queries for row in QUERIES[query]]
+        db.execute(f"set pmpp.max_workers = '{most}'")  # type: ignore[arg-type]
+        assert numbers(db, *manifest) == sorted(expected)
+
+    check()
+
+
+def test_default_and_reset(db: psycopg.Connection, there: str) -> None:
+    """Unless told otherwise, a call stops at the first error."""
+    manifest = item(there, "select 1/0", "select 1")
+    for command in ("select", "set pmpp.on_error = 'stop'", "set pmpp.on_error = 'continue'"):
+        db.execute(command)
+        if "continue" in command:
+            assert numbers(db, manifest) == [1]
+            db.execute("reset pmpp.on_error")
+        with pytest.raises(psycopg.errors.DivisionByZero, match=r"^division by zero\n"):
+            numbers(db, manifest)
+
+
+def test_unknown_values(db: psycopg.Connection, there: str) -> None:
+    """A setting with a value that means nothing is an error when it is used."""
+    for name, value in UNKNOWN:
+        db.execute(f"set pmpp.{name} = '{value}'")  # type: ignore[arg-type]
+        for form in ("polymorphic", "record"):
+            with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
+                numbers(db, item(there, "select 1"), form=form)
+            told = str(raised.value.diag.message_primary)
+            assert f"invalid value for pmpp.{name}: {value}" in told
+            assert raised.value.diag.message_hint
+        db.execute(f"reset pmpp.{name}")  # type: ignore[arg-type]
+    assert numbers(db, item(there, "select 1")) == [1]

@@ -1,0 +1,147 @@
+"""connection_limit and pmpp.max_workers bound how many connections a call has open."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from cluster import Cluster
+from psycopg.types.json import Jsonb
+
+LIMIT = "insert into pmpp.connection_limit values (%s, %s)"
+
+# A query that waits until as many have started as it wants to meet, then counts the workers.
+MEET = """
+    create sequence arrivals;
+    create function meet(wanted int) returns int language plpgsql as $$
+    begin
+        perform nextval('arrivals');
+        while (select last_value from arrivals) < wanted loop
+            perform pg_sleep(0.001);
+        end loop;
+        return count(*) from pg_stat_activity
+         where application_name ~ '^pmpp ' and state = 'active';
+    end $$
+"""
+
+
+@pytest.fixture
+def socket(cluster: Cluster, db: psycopg.Connection, here: str) -> str:
+    """The name of the host of `here`, where queries can meet."""
+    db.execute(MEET)
+    return cluster.host
+
+
+def most(db: psycopg.Connection, wanted: int, *items: dict[str, object]) -> tuple[int, int]:
+    """Run queries of which so many are to meet; return how many there were and how many
+    connections there were at most."""
+    db.execute("select setval('arrivals', 1, false)")
+    manifest = [
+        {"num_workers": 20, "queries": [f"select meet({wanted})"] * 6, **item} for item in items
+    ]
+    ((count, most),) = db.execute(
+        "select count(*), max(n) from pmpp.distribute(null::int, %s) n", [Jsonb(manifest)]
+    ).fetchall()
+    return count, most
+
+
+def test_host(db: psycopg.Connection, socket: str, here: str) -> None:
+    """All items that lead to a host share its limit, and every query runs."""
+    db.execute(LIMIT, [socket, 3])
+    assert most(db, 3, {"connection": here}) == (6, 3)
+    assert most(db, 3, {"connection": here}, {"connection": here}) == (12, 3)
+    db.execute("update pmpp.connection_limit set max_workers = 1")
+    assert most(db, 1, *[{"connection": here}] * 5) == (30, 1)
+
+
+def test_server(db: psycopg.Connection, cluster: Cluster, socket: str, here: str) -> None:
+    """A foreign server has a limit by its name, and besides that of its host."""
+    db.execute("create extension postgres_fdw")
+    for name in ("one", "Two"):
+        db.execute(
+            f"""
+            create server "{name}" foreign data wrapper postgres_fdw
+                options (host '{socket}', port '{cluster.port}', dbname '{db.info.dbname}');
+            create user mapping for postgres server "{name}" options (user 'postgres')
+            """  # type: ignore[arg-type]
+        )
+    db.execute(LIMIT, ["Two", 1])
+    assert most(db, 1, {"connection": "Two"}) == (6, 1)
+    assert most(db, 6, {"connection": "one"}) == (6, 6)
+    assert most(db, 7, {"connection": "one"}, {"connection": "Two"}) == (12, 7)
+    db.execute(LIMIT, [socket, 4])
+    assert most(db, 4, {"connection": "one"}, {"connection": "Two"}) == (12, 4)
+
+
+def test_everywhere(db: psycopg.Connection, cluster: Cluster, socket: str, here: str) -> None:
+    """* is the limit for each host that has none of its own."""
+    db.execute(LIMIT, ["*", 2])
+    assert most(db, 2, {"connection": here}, {"connection": here}) == (12, 2)
+    db.execute("create role anybody superuser login password 'x'")
+    network = f"{here} host=127.0.0.1 user=anybody password=x"
+    assert most(db, 4, {"connection": here}, {"connection": network}) == (12, 4)
+    db.execute(LIMIT, ["127.0.0.1", 5])
+    assert most(db, 7, {"connection": here}, {"connection": network}) == (12, 7)
+    db.execute("drop role anybody")
+
+
+def test_cpus_that_were_asked_for(db: psycopg.Connection, socket: str, here: str) -> None:
+    """The limit is also for connections whose number comes from the CPUs of the remote."""
+    db.execute("create or replace function pmpp.num_cpus() returns int language sql as 'select 8'")
+    asks = {"connection": here, "num_workers": None}
+    assert most(db, 6, asks) == (6, 6)
+    db.execute(LIMIT, [socket, 2])
+    assert most(db, 2, asks) == (6, 2)
+    assert most(db, 2, asks, asks, asks) == (18, 2)
+
+
+def test_call_as_a_whole(db: psycopg.Connection, socket: str, here: str) -> None:
+    """pmpp.max_workers bounds a call, whatever it asks for; nothing hangs."""
+    db.execute("set pmpp.max_workers = 2")
+    assert most(db, 2, {"connection": here}, {"connection": here}) == (12, 2)
+    db.execute("set pmpp.max_workers = 1")
+    many = [{"connection": here}, {"connection": here, "num_workers": None}] * 4
+    assert most(db, 1, *many) == (48, 1)
+    db.execute("set pmpp.on_error = 'continue'")
+    broken = {"connection": "host=127.0.0.1 port=1"}
+    lost = {
+        "connection": here,
+        "queries": ["select pg_terminate_backend(pg_backend_pid())::int"] * 2,
+    }
+    unset = {"connection": here, "setup_commands": ["select 1/0"]}
+    assert most(db, 1, broken, lost, {"connection": here}, unset, broken) == (6, 1)
+
+
+def test_who_may_write_it(
+    db: psycopg.Connection, connect: Callable[..., psycopg.Connection], new_role: Callable[..., str]
+) -> None:
+    """Members of pmpp can read the table, its owner can write it, and others neither."""
+    db.execute(LIMIT, ["db1", 3])
+    member, stranger = connect(user=new_role()), connect(user=new_role(member=False))
+    assert member.execute("select * from pmpp.connection_limit").fetchall() == [("db1", 3)]
+    for change in ("update pmpp.connection_limit set max_workers = 9", "delete from pmpp.connection_limit",
+                   "insert into pmpp.connection_limit values ('*', 9)"):  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            member.execute(change)  # type: ignore[arg-type]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        stranger.execute("select * from pmpp.connection_limit")
+    for wrong in (0, -1, None):
+        with pytest.raises(psycopg.errors.IntegrityError):
+            db.execute(LIMIT, ["db2", wrong])
+
+
+def test_dump(db: psycopg.Connection, cluster: Cluster, here: str) -> None:
+    """pg_dump keeps the limits, and they are there after it is restored."""
+    db.execute(LIMIT, ["db1", 3])
+    dump = subprocess.run(
+        [cluster.bindir / "pg_dump", here], stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
+    db.execute("create database restored")
+    restored = f"{here} dbname=restored"
+    subprocess.run(["psql", "-Xq", "-v", "ON_ERROR_STOP=1", restored], input=dump, text=True,
+                   stdout=subprocess.DEVNULL, check=True)  # fmt: skip
+    with psycopg.connect(restored) as conn:
+        assert conn.execute("select * from pmpp.connection_limit").fetchall() == [("db1", 3)]
+    db.execute("drop database restored")

@@ -1,0 +1,42 @@
+"""The settings of pmpp."""
+
+from __future__ import annotations
+
+import pytest
+from pmpp.errors import PmppError
+from pmpp.settings import HINTS, Settings, parse
+
+
+def read(**values: str) -> Settings:
+    return parse("C", {**dict.fromkeys(HINTS), **values}, int, float)
+
+
+def test_defaults() -> None:
+    """What is not set, or was reset and is empty, has its default."""
+    assert read() == read(on_error="", progress="") == Settings()
+
+
+def test_values() -> None:
+    """Values are read; words in any case."""
+    assert read(
+        on_error="Continue", max_workers="3", connect_retries="0", progress="2.5"
+    ) == Settings(on_error="continue", max_workers=3, progress=2.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("on_error", "maybe"),
+        ("max_workers", "0"),
+        ("max_workers", "many"),
+        ("connect_retries", "-1"),
+        ("max_result_size", "huge"),
+        ("progress", "often"),
+    ],
+)
+def test_invalid_values(name: str, value: str) -> None:
+    """The error names the setting and its value, and says what to write."""
+    with pytest.raises(PmppError, match=f"^invalid value for pmpp.{name}: {value}$") as raised:
+        read(**{name: value})
+    assert raised.value.sqlstate == "22023"
+    assert raised.value.hint == HINTS[name]
