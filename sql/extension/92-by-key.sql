@@ -1,0 +1,192 @@
+-- The operators < and >= of a type that has an order. They are those of its default btree operator
+-- class: one for the type itself, for one that it is binary coercible to, or for all of its kind.
+create function pmpp._order_operators(type oid, out less text, out not_less text)
+language sql stable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+    select max(s.name) filter (where s.strategy = 1), max(s.name) filter (where s.strategy = 4)
+      from (
+        select a.amopstrategy as strategy, format('operator(%I.%s)', n.nspname, o.oprname) as name
+          from pg_amop a
+          join pg_operator o on o.oid = a.amopopr
+          join pg_namespace n on n.oid = o.oprnamespace
+         where (a.amopfamily, a.amoplefttype, a.amoprighttype) = (
+            select c.opcfamily, c.opcintype, c.opcintype
+              from pg_type t
+              join pg_opclass c on c.opcdefault and c.opcmethod = (select oid from pg_am where amname = 'btree')
+              join pg_type input on input.oid = c.opcintype
+              left join pg_cast coercion on coercion.castsource = t.oid and coercion.casttarget = input.oid
+                                        and coercion.castmethod = 'b' and coercion.castcontext = 'i'
+             where t.oid = type
+               and (input.oid = t.oid
+                    or coercion.oid is not null
+                    or input.oid = case t.typtype
+                        when 'e' then 'anyenum'::regtype
+                        when 'r' then 'anyrange'::regtype
+                        when 'm' then 'anymultirange'::regtype
+                        when 'c' then 'record'::regtype
+                        when 'b' then case when t.typsubscript = 'array_subscript_handler'::regproc
+                                           then 'anyarray'::regtype end
+                       end)
+             order by input.oid = t.oid desc, coercion.oid is not null desc, input.typispreferred desc
+             limit 1
+         )
+      ) s
+$$;
+comment on function pmpp._order_operators(oid) is
+    'internal: the operators < and >= of a type''s default order';
+revoke all on function pmpp._order_operators(oid) from public;
+grant execute on function pmpp._order_operators(oid) to pmpp;
+
+-- A query for what is known of a column's values: rows of a value, the weight of the rows between
+-- the value before it and it, and the weight of its own rows. It comes from the planner's
+-- statistics; without them it reads the column, of about a thousand blocks if there are more.
+create function pmpp._key_weights(root pg_class, key name, type text) returns text
+language plpgsql volatile parallel unsafe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    schema name := (select nspname from pg_namespace where oid = root.relnamespace);
+    weights text;
+    blocks bigint;
+begin
+    with known as (
+        select null_frac as nulls,
+               most_common_vals::text::text[] as common,
+               most_common_freqs as frequencies,
+               histogram_bounds::text::text[] as bounds,
+               greatest(0, 1 - null_frac - coalesce((select sum(f) from unnest(most_common_freqs) f), 0)) as rest
+          from pg_stats
+         where schemaname = schema and tablename = root.relname and attname = key
+           and inherited = exists (select from pg_inherits where inhparent = root.oid)
+           and (most_common_vals is not null or histogram_bounds is not null)
+    ), weighed (value, below, own) as (
+        select null, 0, nulls from known
+        union all
+        select u.value, 0, u.frequency from known, unnest(common, frequencies) u(value, frequency)
+        union all
+        select u.value, case n when 1 then 0 else rest / (cardinality(bounds) - 1) end, 0
+          from known, unnest(bounds) with ordinality u(value, n)
+    )
+    select 'values ' || string_agg(format('(%L::%s, %s::float8, %s::float8)', value, type, below, own), ', ')
+      into weights
+      from weighed;
+    if weights is null then
+        select sum(pg_relation_size(t.oid)) / current_setting('block_size')::integer
+          into blocks
+          from pmpp._relation_tree(root.oid) t;
+        weights := format('select %I, 0::float8, 1::float8 from %I.%I', key, schema, root.relname);
+        if blocks > 1000 and root.relkind in ('r', 'm', 'p') then
+            weights := weights || format(' tablesample system (%s) repeatable (0)', 100000.0 / blocks);
+        end if;
+    end if;
+    return weights;
+end
+$$;
+comment on function pmpp._key_weights(pg_class, name, text) is
+    'internal: a query for how the values of a column are distributed';
+revoke all on function pmpp._key_weights(pg_class, name, text) from public;
+grant execute on function pmpp._key_weights(pg_class, name, text) to pmpp;
+
+-- The values, as literals, that cut a column into at most so many chunks of about the same number
+-- of rows. Every value has its place, from 0 to that number: the weight of the rows below it. An
+-- ideal edge is at each whole number between, and the value whose place is nearest becomes one.
+create function pmpp._key_edges(root pg_class, key name, type text, collation_clause text, chunks integer)
+returns text[]
+language plpgsql volatile parallel unsafe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    edges text[];
+begin
+    execute format(
+        $query$
+        with weight (value, below, own) as (%s),
+        value as (
+            select value, sum(below) as below, sum(own) as own from weight group by value
+        ), ranked as (
+            select value,
+                   sum(below + own) over (order by value nulls first) - own as rank,
+                   sum(below + own) over () as total
+              from value
+        ), placed as (
+            select value, $1 * rank / total as place from ranked where rank > 0
+        ), nearest as (
+            select value,
+                   coalesce((lag(place) over (order by value) + place) / 2, 0) as start,
+                   least((place + lead(place) over (order by value)) / 2, $1 - 1) as stop
+              from placed
+        )
+        select array_agg(format('%%L::%%s', value, $2) order by value) from nearest where floor(stop) > floor(start)
+        $query$,
+        pmpp._key_weights(root, key, concat(type, collation_clause)))
+    into edges using chunks, type;
+    return coalesce(edges, '{}');
+end
+$$;
+comment on function pmpp._key_edges(pg_class, name, text, text, integer) is
+    'internal: the values at which to cut a column, as literals';
+revoke all on function pmpp._key_edges(pg_class, name, text, text, integer) from public;
+grant execute on function pmpp._key_edges(pg_class, name, text, text, integer) to pmpp;
+
+-- The settings make literals that every session reads as the same value.
+create function pmpp.by_key(tbl regclass, key name, query text, chunks integer default null) returns text[]
+language plpgsql volatile parallel unsafe security invoker
+set search_path = pg_catalog, pg_temp
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set extra_float_digits = 1
+as $$
+declare
+    root pg_class := pmpp._relation_to_cut(tbl, 'tbl', '{r,p,f,m,v}', 'Give a table or a view.');
+    attribute pg_attribute;
+    type pg_type;
+    type_name text;
+    operators record;
+    edges text[];
+begin
+    if key is null then
+        raise null_value_not_allowed using message = 'key must not be null';
+    end if;
+    select * into attribute from pg_attribute where attrelid = tbl and attname = key and attnum > 0 and not attisdropped;
+    if not found then
+        raise undefined_column using message = format('column %I of %s does not exist', key, tbl);
+    end if;
+    select * into type from pg_type where oid = attribute.atttypid;
+    while type.typtype = 'd' loop
+        select * into type from pg_type where oid = type.typbasetype;
+    end loop;
+    type_name := (select format('%I.%I', nspname, type.typname) from pg_namespace where oid = type.typnamespace);
+    begin
+        execute format('select null::%s as v group by v order by v', type_name);
+    exception when undefined_function then
+        raise undefined_function using
+            message = format('%s cannot be cut by column %I: type %s has no order', tbl, key, type.oid::regtype),
+            hint = 'Use a column of a type that has a default btree operator class, or by_ctid.';
+    end;
+    select * into operators from pmpp._order_operators(type.oid);
+    edges := pmpp._key_edges(
+        root, key, type_name,
+        (select format(' collate %I.%I', n.nspname, c.collname)
+           from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = attribute.attcollation),
+        pmpp._chunk_count(chunks));
+    -- A row of nulls is null, but ordered like other rows.
+    return pmpp._cut(query, '{chunk}', array(
+        select case
+            when cardinality(edges) = 0 then 'true'
+            when i = 0 then format('(%1$I %2$s or %1$I %3$s %4$s)', key,
+                case type.typtype when 'c' then 'is not distinct from null' else 'is null' end,
+                operators.less, edges[1])
+            when i = cardinality(edges) then format('(%I %s %s)', key, operators.not_less, edges[i])
+            else format('(%1$I %2$s %3$s and %1$I %4$s %5$s)', key,
+                operators.not_less, edges[i], operators.less, edges[i + 1])
+            end
+          from generate_series(0, cardinality(edges)) i
+         order by i
+    ));
+end
+$$;
+comment on function pmpp.by_key(regclass, name, text, integer) is
+    'one query for each range of values of a column, with a condition on it in place of {chunk}';
+revoke all on function pmpp.by_key(regclass, name, text, integer) from public;
+grant execute on function pmpp.by_key(regclass, name, text, integer) to pmpp;

@@ -1,0 +1,275 @@
+"""Whatever is in a table, each row is in exactly one of the pieces that a query is cut into."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import date, datetime, timedelta, timezone
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from helpers import PASSWORD
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SOME = settings(
+    max_examples=8, deadline=None, database=None, derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+
+TYPES = """
+    create collation german (provider = icu, locale = 'de');
+    create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    create type mood as enum ('sad', 'ok', 'happy');
+    create domain short as varchar(3) collate "C";
+    create type pair as (a int, b text);
+    create schema elsewhere;
+    create extension citext schema elsewhere;
+"""
+
+words = st.text("aAbBäßz'\\\" {},%5", max_size=4)
+numbers = st.integers(-3, 3) | st.integers(-(2**31), 2**31 - 1)
+decimals = st.decimals(allow_nan=False, allow_infinity=False, places=3, max_value=10**9).map(str)
+days = st.dates(date(2024, 1, 1), date(2024, 1, 9)) | st.dates()
+
+# Values of types, as their input functions read them.
+VALUES: dict[str, st.SearchStrategy[object]] = {
+    "integer": numbers,
+    "bigint": st.integers(-(2**63), 2**63 - 1),
+    "double precision": st.floats(),
+    "real": st.floats(width=32),
+    "numeric": decimals | st.sampled_from(["NaN", "infinity", "-infinity", "1.0", "1.00"]),
+    "numeric(30,3)": decimals,
+    "money": st.integers(-(10**6), 10**6).map(lambda n: n / 100),
+    "boolean": st.booleans(),
+    "text": words,
+    'text collate "C"': words,
+    "text collate german": words,
+    "text collate nocase": words,
+    "elsewhere.citext": words,
+    "varchar(4)": words,
+    "char(4)": words,
+    '"char"': st.sampled_from("abcAB"),
+    "name": words,
+    "short": words.map(lambda word: word[:3]),
+    "mood": st.sampled_from(["sad", "ok", "happy"]),
+    "date": days | st.sampled_from(["infinity", "-infinity", "0044-03-15 BC"]),
+    "timestamp": st.datetimes(),
+    "timestamptz": st.datetimes(datetime(1, 1, 2), timezones=st.just(timezone.utc)),
+    "interval": st.timedeltas(timedelta(-9999), timedelta(9999)),
+    "uuid": st.integers(0, 2**128 - 1).map(lambda n: UUID(int=n)),
+    "bytea": st.binary(max_size=3).map(lambda value: f"\\x{value.hex()}"),
+    "bit(3)": st.text("01", min_size=3, max_size=3),
+    "int[]": st.sampled_from(["{}", "{1}", "{1,2}", "{NULL}", "{1,NULL}", "{{1},{2}}", "[2:3]={1,2}"]),
+    "text[]": st.sampled_from(["{}", '{""}', "{NULL}", '{"NULL"}', '{"a b","\\\\",\'}', "{a,b}"]),
+    "int4range": st.sampled_from(["empty", "[1,2)", "[1,)", "(,1)", "(,)", "[0,9]"]),
+    "int4multirange": st.sampled_from(["{}", "{[1,2)}", "{[1,2),[4,5)}", "{(,)}"]),
+    "inet": st.ip_addresses(),
+    "pair": st.sampled_from(["(,)", "(1,)", "(,x)", "(1,x)", "(2,\"it's\")", '(2,"")', "(3,)"]),
+    "jsonb": st.sampled_from(["null", "1", "[]", "{}", '"a"', '{"a": 1}', "[1, 2]"]),
+    "regclass": st.sampled_from(["pg_class", "pg_proc", "pg_type", "1"]),
+}  # fmt: skip
+
+# What of the table the planner's statistics know.
+KNOWN = ("nothing", "everything", "a part")
+
+# Where values are written in other ways than in the sessions of pmpp.
+OTHER_SETTINGS = """
+    set datestyle = 'SQL, DMY'; set intervalstyle = 'sql_standard';
+    set extra_float_digits = 0; set bytea_output = 'escape'
+"""
+
+table_numbers = count()
+
+
+def new_name() -> str:
+    """Return a name that is no table's yet, quoted."""
+    return f'public."a ""Table"" {next(table_numbers)}"'
+
+
+def cut(conn: psycopg.Connection, function: str, *arguments: object) -> list[str]:
+    """Return the queries that one of the functions gives."""
+    call = f"select pmpp.{function}({', '.join(['%s'] * len(arguments))})"
+    ((queries,),) = conn.execute(call.encode(), arguments).fetchall()
+    assert len(set(queries)) == len(queries) >= 1
+    return queries  # type: ignore[no-any-return]
+
+
+def assert_all_once(conn: psycopg.Connection, table: str, queries: list[str]) -> None:
+    """Run the queries with the settings of pmpp: they return every id of the table once."""
+    with conn.transaction(force_rollback=True):
+        conn.execute("set local datestyle = 'ISO, MDY'; set local intervalstyle = 'postgres'")
+        conn.execute("set local search_path = ''")
+        returned = Counter(row[0] for query in queries for row in conn.execute(query.encode()))
+        there = Counter(row[0] for row in conn.execute(f"select id from {table}".encode()))
+    assert returned == there
+    assert set(there.values()) <= {1}
+
+
+def test_by_key(db: psycopg.Connection) -> None:
+    """Ranges of a column of any type hold every row once, whatever the statistics know."""
+    db.execute(TYPES)
+    db.execute(OTHER_SETTINGS)
+    for type_name in VALUES:
+        check_by_key(db, type_name)
+
+
+def check_by_key(conn: psycopg.Connection, type_name: str) -> None:
+    """See to it for a type."""
+
+    @SOME
+    @given(
+        st.lists(st.none() | VALUES[type_name], max_size=30),
+        st.sampled_from([0, 0, 9]),
+        st.integers(1, 9),
+        st.sampled_from(KNOWN),
+        st.sampled_from([1, 3, 100]),
+    )
+    def check(values: list[object], times: int, chunks: int, known: str, target: int) -> None:
+        table = new_name()
+        literals = [None if value is None else str(value) for value in values + values[:3] * times]
+        insert = f'insert into {table} ("the Key") values (%s)'.encode()
+        some = {"nothing": 0, "everything": len(literals), "a part": len(literals) // 3}[known]
+        conn.execute(f'create table {table} (id serial, "the Key" {type_name})'.encode())
+        conn.execute(f'alter table {table} alter "the Key" set statistics {target}'.encode())
+        with conn.cursor() as cursor:
+            cursor.executemany(insert, [[literal] for literal in literals[:some]])
+            if some:
+                cursor.execute(f"analyze {table}".encode())
+            cursor.executemany(insert, [[literal] for literal in literals[some:]])
+        query = f"select id from {table} where {{chunk}}"
+        queries = cut(conn, "by_key", table, "the Key", query, chunks)
+        assert len(queries) <= chunks
+        assert_all_once(conn, table, queries)
+
+    check()
+
+
+def test_by_ctid(db: psycopg.Connection) -> None:
+    """Ranges of blocks hold every row once, also those added since the query was cut."""
+
+    @SOME
+    @given(st.lists(st.integers(0, 5000), max_size=60), st.integers(1, 40))
+    def check(sizes: list[int], chunks: int) -> None:
+        table = new_name()
+        insert = f"insert into {table} (filler) values (repeat('x', %s))".encode()
+        db.execute(f"create table {table} (id serial, filler text)".encode())
+        db.execute(f"alter table {table} alter filler set storage plain".encode())
+        with db.cursor() as cursor:
+            cursor.executemany(insert, [[size] for size in sizes])
+            cursor.execute(f"delete from {table} where id % 7 = 3".encode())
+            query = f"select id from {table} where {{chunk}}"
+            queries = cut(db, "by_ctid", table, query, chunks)
+            size = "select pg_relation_size(%s::regclass) / 8192"
+            ((blocks,),) = cursor.execute(size, [table]).fetchall()
+            assert len(queries) == max(1, min(blocks, chunks))
+            cursor.executemany(insert, [[size] for size in sizes[:30]])
+            cursor.execute(f"update {table} set filler = '' where id % 5 = 1".encode())
+        assert_all_once(db, table, queries)
+
+    check()
+
+
+trees = st.recursive(st.just([]), lambda tree: st.lists(tree, max_size=3), max_leaves=6)
+
+
+def test_by_partition(db: psycopg.Connection) -> None:
+    """Partitions of all depths hold every row once."""
+
+    def create(tree: list[Any], table: str, bounds: str, ids: range) -> None:
+        """Create a partitioned table for a list of partitions, with a default one."""
+        db.execute(f"create table {table} {bounds} partition by range (id)".encode())
+        width = max(1, len(ids) // (len(tree) + 1))
+        for number, branch in enumerate(tree):
+            child, part = new_name(), ids[number * width : (number + 1) * width]
+            if not part:
+                return
+            bounds = f"partition of {table} for values from ({part[0]}) to ({part[-1] + 1})"
+            if branch:
+                create(branch, child, bounds, part)
+            else:
+                db.execute(f"create table {child} {bounds}".encode())
+        db.execute(f"create table {new_name()} partition of {table} default".encode())
+
+    @SOME
+    @given(trees)
+    def check(tree: list[Any]) -> None:
+        table = new_name()
+        create(tree, table, "(id int)", range(100))
+        db.execute(f"insert into {table} select generate_series(-3, 103)".encode())
+        assert_all_once(db, table, cut(db, "by_partition", table, "select id from {partition}"))
+
+    check()
+
+
+def test_inheritance(db: psycopg.Connection) -> None:
+    """A table with children, which may have several parents, holds every row once."""
+
+    @SOME
+    @given(st.lists(st.sets(st.integers(0, 5), max_size=3), max_size=6))
+    def check(parents: list[set[int]]) -> None:
+        tables = [new_name()]
+        db.execute(f"create table {tables[0]} (id int)".encode())
+        db.execute("set client_min_messages = warning")
+        for numbers in parents:
+            tables.append(new_name())
+            inherited = [tables[number] for number in sorted(numbers) if number < len(tables) - 1]
+            suffix = f"inherits ({', '.join(inherited)})" if inherited else ""
+            db.execute(f"create table {tables[-1]} (id int) {suffix}".encode())
+        for number, table in enumerate(tables):
+            db.execute(f"insert into {table} values ({number})".encode())
+        queries = cut(db, "by_partition", tables[0], "select id from {partition}")
+        assert_all_once(db, tables[0], queries)
+        for function, arguments in (("by_ctid", ()), ("by_key", ("id",))):
+            query = f"select id from {tables[0]} where {{chunk}}"
+            assert_all_once(db, tables[0], cut(db, function, tables[0], *arguments, query, 3))
+
+    check()
+
+
+def test_large_table_without_statistics(db: psycopg.Connection) -> None:
+    """A sample of the blocks is enough to cut a large table about evenly."""
+    db.execute("create table large (id int, filler text) partition by hash (id)")
+    for number in range(2):
+        db.execute(
+            f"create table large{number} partition of large for values with (modulus 2, remainder {number})"
+            " with (autovacuum_enabled = off)".encode()
+        )
+    db.execute("insert into large select i, repeat('x', 1800) from generate_series(1, 6000) i")
+    queries = cut(db, "by_key", "large", "id", "select id from public.large where {chunk}", 4)
+    assert_all_once(db, "public.large", queries)
+    assert all(1000 < len(db.execute(query.encode()).fetchall()) < 2000 for query in queries)
+
+
+def test_rights(
+    db: psycopg.Connection, new_role: Callable[..., str], connect: Callable[..., psycopg.Connection]
+) -> None:
+    """by_ctid needs no right to read, and by_key to read the key; row security is kept."""
+    db.execute("create table secret (id int, k int, other int)")
+    db.execute("insert into secret select i, i, i from generate_series(1, 100) i; analyze secret")
+    role = new_role()
+    db.execute(f'grant select (k) on secret to "{role}"'.encode())
+    conn = connect(user=role, password=PASSWORD)
+    query = "select k from secret where {chunk}"
+    assert cut(conn, "by_ctid", "secret", query, 2)
+    assert len(cut(conn, "by_key", "secret", "k", query, 4)) == 4
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        cut(conn, "by_key", "secret", "other", query)
+    db.execute("alter table secret enable row level security")
+    db.execute("create policy few on secret using (k > 98)")
+    assert "99" not in str(cut(conn, "by_key", "secret", "k", query, 1))
+    assert "100" in str(cut(conn, "by_key", "secret", "k", query, 4))
+    assert len(cut(conn, "by_key", "secret", "k", query, 4)) == 2
+
+
+def test_cancel(db: psycopg.Connection) -> None:
+    """A by_key that has to read for long can be cancelled."""
+    db.execute(
+        "create view slow as select i, pg_sleep(100)::text as k from generate_series(1, 9) i"
+    )
+    db.execute("set statement_timeout = '100ms'")
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        cut(db, "by_key", "slow", "k", "select i from slow where {chunk}")
