@@ -1,216 +1,18 @@
-"""What is measured, and how each contender does it, as its own manual would have it done."""
+"""What is measured, against whom, and what is to be reached."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-import psycopg
-from cluster import Cluster
+import building
+import peers
+import shards
+from peers import Work, integers
+from testbed import Bench, Run
 
-NARROW = "select n, n % 1000, 'name ' || n from generate_series({}, {}) n"
-MIXED = """select n::numeric / 7, timestamptz '2020-01-01' + n * interval '1 second', 'text ' || n,
-    json_build_object('n', n), sqrt(n), md5(n::text)::uuid, n % 2 = 0, n::bigint << 20
-    from generate_series({}, {}) n"""
-BURN = "select count(*) from generate_series(1, {}) n where n % 3 = 0"
+UNEQUAL = [1.0] + [0.1] * 7
 
-
-class Bench:
-    """The server that is measured, and a session of the caller."""
-
-    def __init__(self, cluster: Cluster, conn: psycopg.Connection, quick: bool) -> None:
-        self.cluster = cluster
-        self.conn = conn
-        self.dsn = cluster.superuser()
-        self.scale = 0.2 if quick else 1.0
-        self._remarks: dict[str, str] = {}
-        conn.execute(
-            """
-            create extension pmpp cascade; create extension dblink;
-            create table narrow (a int, b int, c text);
-            create table mixed (n numeric, t timestamptz, x text, j json, f float8, u uuid, b bool, i int8);
-            """
-        )
-
-    def sql(self, query: str, *parameters: object) -> float:
-        """Run a query in the caller's session; return its seconds."""
-        started = time.perf_counter()
-        self.conn.execute(query, parameters or None).fetchall()  # type: ignore[arg-type]
-        return time.perf_counter() - started
-
-    def in_new_session(self, query: str) -> float:
-        """Run a query in a fresh session, whose connecting is not counted."""
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
-            started = time.perf_counter()
-            conn.execute(query)  # type: ignore[arg-type]
-            return time.perf_counter() - started
-
-    def programs(self, *commands: list[str]) -> float:
-        """Run programs together; return the seconds until all have ended."""
-        env = {**os.environ, **self.cluster.environment(), "PGDATABASE": "postgres"}
-        started = time.perf_counter()
-        running = [
-            subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for command in commands
-        ]
-        for process in running:
-            if process.wait():
-                raise RuntimeError(f"{process.args} failed")
-        return time.perf_counter() - started
-
-    def cpu_seconds(self) -> float:
-        """Return the CPU time that the caller's server process has used."""
-        stat = (
-            Path(f"/proc/{self.conn.info.backend_pid}/stat").read_text().rsplit(")", 1)[1].split()
-        )
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-
-    def remark(self, label: str, value: str) -> None:
-        """Have something printed with the scenario under way."""
-        self._remarks[label] = value
-
-    def remarks(self) -> list[tuple[str, str]]:
-        """Return what was remarked since the last time, and the peak of the caller's memory."""
-        status = Path(f"/proc/{self.conn.info.backend_pid}/status").read_text()
-        peak = re.search(r"VmHWM:\s+(\d+)", status)
-        remarks = [
-            *self._remarks.items(),
-            ("peak memory of the session so far", f"{int(peak[1]) // 1024} MB"),
-        ]  # type: ignore[index]
-        self._remarks = {}
-        return remarks
-
-
-Run = Callable[[Bench], float]
-
-
-class Scenario(NamedTuple):
-    """A race of contenders, of which one is pmpp."""
-
-    name: str
-    against: str
-    goal: float
-    contenders: dict[str, Run]
-
-
-def distribute(row_type: str, queries: Callable[[Bench], list[str]], workers: int) -> Run:
-    """Run queries with pmpp; count the rows, so that nothing but the call is measured."""
-
-    def run(bench: Bench) -> float:
-        before = bench.cpu_seconds()
-        elapsed = bench.sql(
-            f"select count(r) from pmpp.distribute(null::{row_type}, %s, %s, num_workers => %s) r",
-            bench.dsn, queries(bench), workers,
-        )  # fmt: skip
-        bench.remark(
-            "CPU of the calling process", f"{100 * (bench.cpu_seconds() - before) / elapsed:.1f} %"
-        )
-        return elapsed
-
-    return run
-
-
-def serial(queries: Callable[[Bench], list[str]]) -> Run:
-    """Run queries one after the other in one session."""
-    return lambda bench: sum(bench.sql(query) for query in queries(bench))
-
-
-def burning(bench: Bench) -> list[str]:
-    return [BURN.format(int(3_000_000 * bench.scale))] * 8
-
-
-def two_psql(bench: Bench) -> float:
-    """Two psql processes started together, with half of the queries each: the machine's limit."""
-    script = ";".join(burning(bench)[:4])
-    return bench.programs(["psql", "-Xqc", script], ["psql", "-Xqc", script])
-
-
-def xargs(bench: Bench) -> float:
-    """A psql process for each query, two at a time."""
-    lines = bench.cluster.directory / "queries.sql"
-    lines.write_text("\n".join(burning(bench)) + "\n")
-    return bench.programs(
-        ["xargs", "-a", str(lines), "-P", "2", "-d", "\\n", "-n", "1", "psql", "-Xqc"]
-    )
-
-
-def dblink_one_by_one(count: int) -> Run:
-    """Open that many connections with dblink, one by one, send each a query, collect, close."""
-
-    def run(bench: Bench) -> float:
-        return bench.sql(f"""
-            select dblink_connect('c' || n, '{bench.dsn}') from generate_series(1, {count}) n;
-            select dblink_send_query('c' || n, 'select 1') from generate_series(1, {count}) n;
-            select r.* from generate_series(1, {count}) n, dblink_get_result('c' || n) as r(i int);
-            select dblink_disconnect('c' || n) from generate_series(1, {count}) n;
-        """)
-
-    return run
-
-
-def pgbench(count: int) -> Run:
-    """Send that many trivial queries on two connections with pgbench."""
-
-    def run(bench: Bench) -> float:
-        script = bench.cluster.directory / "trivial.sql"
-        script.write_text("select 1;\n")
-        command = [
-            "pgbench",
-            "-n",
-            "-c",
-            "2",
-            "-t",
-            str(int(count * bench.scale) // 2),
-            "-f",
-            str(script),
-        ]
-        return bench.programs([str(bench.cluster.bindir / command[0]), *command[1:]])
-
-    return run
-
-
-def dblink(columns: str, query: str) -> Run:
-    """Fetch the rows of one query with dblink."""
-
-    def run(bench: Bench) -> float:
-        filled = query.format(1, int(1_000_000 * bench.scale))
-        return bench.sql(f"select count(r) from dblink(%s, %s) as r({columns})", bench.dsn, filled)
-
-    return run
-
-
-def pieces(query: str, count: int) -> Callable[[Bench], list[str]]:
-    """Cut a million rows into that many queries."""
-
-    def cut(bench: Bench) -> list[str]:
-        size = int(1_000_000 * bench.scale) // count
-        return [query.format(n * size + 1, (n + 1) * size) for n in range(count)]
-
-    return cut
-
-
-def copy_to_file(query: str) -> Run:
-    """Write the rows to nowhere with COPY: what producing the bytes alone costs."""
-    return lambda bench: bench.programs(
-        ["psql", "-Xqc", f"copy ({query.format(1, int(1_000_000 * bench.scale))}) to stdout"]
-    )
-
-
-def trivial(count: int) -> Callable[[Bench], list[str]]:
-    return lambda bench: ["select 1"] * count
-
-
-def scaled(count: int) -> Callable[[Bench], list[str]]:
-    return lambda bench: ["select 1"] * int(count * bench.scale)
-
-
-UNEQUAL = ["select 1 from pg_sleep(1)"] + ["select 1 from pg_sleep(0.1)"] * 7
-
+# What the first call of a session cannot do without.
 IMPORT = """
     do language plpython3u $$
     import sys
@@ -220,32 +22,197 @@ IMPORT = """
     $$
 """
 
-NARROW_COLUMNS = "a int, b int, c text"
-MIXED_COLUMNS = "n numeric, t timestamptz, x text, j json, f float8, u uuid, b bool, i int8"
 
-SCENARIOS = [
-    Scenario("8 CPU-bound queries, 2 workers", "2 psql processes", 1.05, {
-        "pmpp": distribute("bigint", burning, 2), "2 psql processes": two_psql,
-        "xargs -P 2 psql": xargs, "one session": serial(burning)}),
-    Scenario("unequal queries (1 s, 7 x 0.1 s), 2 workers", "best schedule", 1.05, {
-        "pmpp": distribute("int", lambda bench: UNEQUAL, 2), "best schedule": lambda bench: 1.0}),
-    Scenario("one trivial query, warm session", "dblink", 1.0, {
-        "pmpp": distribute("int", trivial(1), 1),
-        "dblink": lambda bench: bench.sql("select * from dblink(%s, 'select 1') as r(i int)", bench.dsn)}),
-    *(Scenario(f"{count} workers, trivial queries", "dblink one by one", 0.7, {
-        "pmpp": distribute("int", trivial(count), count),
-        "dblink one by one": dblink_one_by_one(count)}) for count in (4, 16, 64, 200)),
-    *(Scenario(f"{count} trivial queries, 2 workers", "pgbench", 1.3, {
-        "pmpp": distribute("int", scaled(count), 2), "pgbench": pgbench(count)})
-      for count in (10_000, 100_000)),
-    *(Scenario(f"1 M rows of {name} columns, {count} workers", "dblink", 1.6, {
-        "pmpp": distribute(row_type, pieces(query, count), count),
-        "dblink": dblink(columns, query), "COPY to nowhere": copy_to_file(query)})
-      for name, row_type, columns, query in (
-          ("3 narrow", "narrow", NARROW_COLUMNS, NARROW), ("8 mixed", "mixed", MIXED_COLUMNS, MIXED))
-      for count in (1, 4)),
-    Scenario("first call of a session", "PL/Python and psycopg", 1.1, {
-        "pmpp": lambda bench: bench.in_new_session(
-            f"select * from pmpp.distribute(null::int, '{bench.dsn}', array['select 1'])"),
-        "PL/Python and psycopg": lambda bench: bench.in_new_session(IMPORT)}),
-]  # fmt: skip
+class Scenario(NamedTuple):
+    """A race.
+
+    Attributes:
+        name: what is done.
+        contenders: who does it; the first is the one that has the goal, the second the one that
+            the goal is set against.
+        goal: the largest ratio of the first to the second, or difference in seconds.
+        is_difference: True if goal is a difference.
+        cpu_goal: the largest part of a CPU that the calling process may use, if that is measured.
+        memory: True if the peak of memory of the calling process is measured.
+        rounds: how many rounds, besides one to warm up; None for the usual number.
+    """
+
+    name: str
+    contenders: dict[str, Run]
+    goal: float
+    is_difference: bool = False
+    cpu_goal: float | None = None
+    memory: bool = False
+    rounds: int | None = None
+
+
+def repeat(query: str, times: int) -> str:
+    """Return an SQL array of equal queries."""
+    return f"array_fill(text $${query}$$, array[{times}])"
+
+
+def trivial(number: int) -> Work:
+    """Return so many queries that do nothing."""
+    return integers(repeat("select 1", number), number)
+
+
+def burning(number: int) -> Work:
+    """Return so many equal CPU-bound queries."""
+    return integers(repeat("select n from burn", number), number)
+
+
+def bulk(bench: Bench, kind: str, pieces: list[str]) -> Work:
+    """Return queries of many rows, narrow or mixed, one for each of the schemas."""
+    columns = {
+        "narrow": "a int, b int, c text",
+        "mixed": "n numeric, t timestamptz, x text, j json, f float8, u uuid, b bool, i int8",
+    }[kind]
+    queries = ", ".join(f"'select * from {piece}.{kind}'" for piece in pieces)
+    return Work(f"array[{queries}]", f"whole.{kind}", columns, bench.rows)
+
+
+def scenarios(bench: Bench, *, quick: bool) -> list[Scenario]:
+    """Return all scenarios; if quick, without the slowest."""
+    found = [
+        _equal(bench), _unequal(bench), _one_query(bench),
+        *(_many_workers(bench, number) for number in (4, 16, 64, 200)),
+        *(_many_queries(bench, number) for number in (10_000, 100_000)), _linear(bench),
+        *(_bulk(bench, kind, four) for kind in ("narrow", "mixed") for four in (False, True)),
+        _first_call(bench), _num_cpus(bench),
+        Scenario(f"{shards.SHARDS} shards, a class in the client", shards.contenders(bench), 1.0),
+        Scenario("second `make`", {"pmpp": building.second_make, "limit: 1 s": peers.constant(1.0)}, 1.0),
+    ]  # fmt: skip
+    return found if quick else [*found, _make(bench)]
+
+
+def best_schedule(seconds: list[float], workers: int) -> float:
+    """Return how long queries take if each is begun, in order, as soon as a worker is free."""
+    busy_until = [0.0] * workers
+    for length in seconds:
+        first = busy_until.index(min(busy_until))
+        busy_until[first] += length
+    return max(busy_until)
+
+
+def _equal(bench: Bench) -> Scenario:
+    work = burning(8)
+    contenders = {
+        "pmpp": peers.pmpp(bench, work, 2),
+        "two psql, 4 queries each": peers.psql_halves(bench, work),
+        "xargs -P 2 psql": peers.xargs(bench, work, 2),
+        "dblink by hand, queue over 2 connections": peers.dblink_queue(bench, work, 2),
+        "postgres_fdw, async_capable, 8 partitions on 2 servers":
+            peers.postgres_fdw(bench, "fdw_parts.burns", 8),
+        "one session": peers.one_session(bench, work),
+    }  # fmt: skip
+    if bench.has_plproxy:
+        contenders["PL/Proxy, 4 times run on all, 2 partitions"] = peers.plproxy(
+            bench, "plproxy_burn_two", 8, calls=4
+        )
+    return Scenario("8 equal CPU-bound queries, 2 workers", contenders, 1.05, cpu_goal=0.03)
+
+
+def _unequal(bench: Bench) -> Scenario:
+    lengths = ", ".join(map(str, UNEQUAL))
+    queries = (
+        f"array(select format('select 1 from pg_sleep(%s)', s) from unnest(array[{lengths}]) s)"
+    )
+    work = integers(queries, len(UNEQUAL))
+    return Scenario("unequal queries (1 s, 7 x 0.1 s), 2 workers", {
+        "pmpp": peers.pmpp(bench, work, 2),
+        "best schedule (calculated)": peers.constant(best_schedule(UNEQUAL, 2)),
+        "xargs -P 2 psql": peers.xargs(bench, work, 2),
+        "dblink by hand, queue over 2 connections": peers.dblink_queue(bench, work, 2)}, 1.05)  # fmt: skip
+
+
+def _one_query(bench: Bench) -> Scenario:
+    return Scenario("one trivial query, warm session", {
+        "pmpp": peers.repeated(peers.pmpp(bench, trivial(1), 1), 20),
+        "dblink on a new connection": peers.repeated(peers.dblink_each(bench, trivial(1)), 20)}, 1.0)  # fmt: skip
+
+
+def connecting(bench: Bench, number: int) -> dict[str, Run]:
+    """Return contenders who open so many connections and use each of them.
+
+    A query that is done at once leaves time for the next on the same connection, and nothing for
+    the others, which then need not even be opened. So each query waits, longer than connecting
+    takes, and returns its process, of which there must be as many as connections. What is
+    measured is the time beyond that wait.
+    """
+    wait = 0.2 + number * 0.004
+    work = integers(repeat(f"select pg_backend_pid() from pg_sleep({wait})", number), number)
+    distinct = "count(distinct r.*)"
+    return {
+        "pmpp": peers.beyond(peers.pmpp(bench, work, number, distinct), wait),
+        "dblink by hand, connected one by one":
+            peers.beyond(peers.dblink_together(bench, work, distinct), wait),
+        "dblink, a new connection for each query": peers.dblink_each(bench, trivial(number)),
+    }  # fmt: skip
+
+
+def _many_workers(bench: Bench, number: int) -> Scenario:
+    return Scenario(f"{number} workers, all of them used", connecting(bench, number), 0.7)
+
+
+def _many_queries(bench: Bench, number: int) -> Scenario:
+    number = bench.scaled(number)
+    work = trivial(number)
+    return Scenario(f"{number:,} trivial queries, 2 workers", {
+        "pmpp": peers.pmpp(bench, work, 2),
+        "pgbench, 2 connections": peers.pgbench(bench, number),
+        "dblink, one connection": peers.dblink_kept(bench, work)}, 1.3)  # fmt: skip
+
+
+def _linear(bench: Bench) -> Scenario:
+    many, few = bench.scaled(100_000), bench.scaled(10_000)
+    ten_calls = peers.repeated(peers.pmpp(bench, trivial(few), 2), 10)
+    return Scenario(f"linear: {many:,} trivial queries, 2 workers", {
+        "pmpp": peers.pmpp(bench, trivial(many), 2),
+        f"pmpp, ten calls with {few:,}": lambda: 10 * ten_calls()}, 1.1)  # fmt: skip
+
+
+def _bulk(bench: Bench, kind: str, four: bool) -> Scenario:
+    schemas = [f"part_{n}" for n in range(4)] if four else ["whole"]
+    views = [f"{schema}.{kind}" for schema in schemas]
+    work = bulk(bench, kind, schemas)
+    foreign, workers, plural = ("parts", "4 workers", "s") if four else ("whole", "1 worker", "")
+    columns = {"narrow": "3 narrow", "mixed": "8 mixed"}[kind]
+    by_one = peers.dblink_each(bench, bulk(bench, kind, ["whole"]))
+    contenders = {"pmpp": peers.pmpp(bench, work, len(views))}
+    if four:
+        contenders["dblink by hand, 4 connections together"] = peers.dblink_together(bench, work)
+    contenders |= {
+        "dblink, one connection": by_one,
+        f"postgres_fdw, {'async_capable, ' if four else ''}{len(views)} partition{plural}":
+            peers.postgres_fdw(bench, f"fdw_{foreign}.{kind}", work.rows),
+    }  # fmt: skip
+    if bench.has_plproxy:
+        function = f"plproxy_{kind}_{'four' if four else 'one'}"
+        contenders[f"PL/Proxy, run on all, {len(views)} partition{plural}"] = peers.plproxy(
+            bench, function, work.rows
+        )
+    contenders[f"COPY to {len(views)} file{plural}"] = peers.copy(bench, *views)
+    name = f"{bench.rows:,} rows x {columns} columns, {workers}"
+    return Scenario(name, contenders, 1.6, memory=True)
+
+
+def _first_call(bench: Bench) -> Scenario:
+    call = f"select * from pmpp.distribute(null::int, '{bench.here}', array['select 1'])"
+    return Scenario("first call of a session", {
+        "pmpp": peers.first_statement(bench, call),
+        "starting PL/Python and importing psycopg": peers.first_statement(bench, IMPORT)}, 1.1)  # fmt: skip
+
+
+def _num_cpus(bench: Bench) -> Scenario:
+    def first(statement: str) -> Run:
+        return peers.repeated(peers.first_statement(bench, statement), 20)
+
+    return Scenario("num_cpus(), first statement of a connection", {
+        "pmpp.num_cpus()": first("select pmpp.num_cpus()"),
+        "select 1": first("select 1")}, 0.001, is_difference=True)  # fmt: skip
+
+
+def _make(bench: Bench) -> Scenario:
+    return Scenario("first `make`, without pip's cache", {
+        "pmpp": building.fresh_make(bench),
+        "pip install psycopg[c]": building.pip_install(bench)}, 1.2, rounds=1)  # fmt: skip

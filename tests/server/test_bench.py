@@ -1,0 +1,25 @@
+"""The benchmark runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers import PG_CONFIG
+
+RUN = Path(__file__).parents[2] / "bench" / "run.py"
+
+
+def test_bench_prints_a_table() -> None:
+    """One scenario, on a server that it makes for itself; what is measured does not matter here."""
+    done = subprocess.run(
+        [sys.executable, RUN, "--quick", "one trivial query"],
+        env={**os.environ, "PG_CONFIG": PG_CONFIG}, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "shared_buffers" in done.stdout
+    contenders = [line.split("|")[2].strip() for line in done.stdout.splitlines() if "|" in line]
+    assert contenders[2:4] == ["pmpp", "dblink on a new connection"]
+    assert len(done.stderr.splitlines()) == 1  # the progress, a line for each scenario
