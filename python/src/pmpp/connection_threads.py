@@ -1,0 +1,274 @@
+"""Threads that run the calls on several connections at the same time.
+
+A connection is never used by two threads at a time: its calls wait in its `Lane` and are run in
+the order in which they were made. A call goes through these states:
+
+    waiting --a thread takes it--> running --it returns or raises--> done
+
+Threads never wait for those who made a call: what becomes of it goes to the queue of its
+`Operation`. So a thread is either at work for a connection or free for the next.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from threading import Condition, Thread
+from typing import Any
+
+from .dbapi import (
+    QUERY_CANCELED,
+    Connection,
+    InterfaceError,
+    add_note,
+    attach,
+    attempt,
+    cancel,
+    cure,
+    was_cancelled,
+)
+
+_PAUSE = 0.02  # seconds until a call that still runs is cancelled again, doubled each time
+_LONGEST_PAUSE = 1.0
+
+
+class Lane:
+    """A connection, and the calls on it.
+
+    Args:
+        connection: the connection.
+        source: its index or its name, as rows tell where they come from.
+        label: how messages show it.
+
+    Attributes:
+        untold: the failure of a call whose outcome nobody has asked for yet.
+    """
+
+    def __init__(self, connection: Connection, source: int | str, label: str) -> None:
+        self.connection = connection
+        self.source = source
+        self.label = label
+        self.waiting: deque[Call] = deque()
+        self.running: Call | None = None
+        self.untold: BaseException | None = None
+
+
+class Call:
+    """A function to be called while no other uses the connection."""
+
+    def __init__(
+        self, lane: Lane, function: Callable[[], Any], outcomes: SimpleQueue[Call]
+    ) -> None:
+        self.lane = lane
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.cancelled = False
+        self._function = function
+        self._outcomes = outcomes
+
+    def run(self) -> None:
+        """Call the function, keep what it returns or raises."""
+        try:
+            self.result = self._function()
+        except BaseException as error:
+            self.error = error
+            untold = self.lane.untold
+            if error is untold:
+                return
+            note = f"on {self.lane.label}"
+            add_note(error, f"{note}: {hint}" if (hint := cure(error)) else note)
+            error.__context__ = error.__context__ or untold  # which may be why this failed too
+
+    def finish(self) -> None:
+        """Hand over the outcome."""
+        if self.failed():
+            self.lane.untold = self.error
+        self._outcomes.put(self)
+
+    def drop(self) -> None:
+        """End without having run."""
+        self.cancelled = True
+        self.error = InterfaceError(
+            f"a call on {self.lane.label} was cancelled before it began", sqlstate=QUERY_CANCELED
+        )
+        self.finish()
+
+    def failed(self) -> bool:
+        """Return True if it failed by itself and not because it was cancelled."""
+        error = self.error
+        return error is not None and not (self.cancelled and was_cancelled(error))
+
+    def tell(self) -> BaseException | None:
+        """Return what was raised, which is then known."""
+        if self.lane.untold is self.error:
+            self.lane.untold = None
+        return self.error
+
+
+class Threads:
+    """Threads for the calls on some connections.
+
+    They are started at once and end when this object does, which they hold no reference to.
+
+    Args:
+        lanes: the connections.
+        count: how many threads to have.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], count: int) -> None:
+        self._lanes = lanes
+        self._changed = Condition()
+        self._ready: SimpleQueue[Lane | None] = SimpleQueue()
+        self._threads = [
+            Thread(
+                target=_work,
+                args=(self._ready, self._changed),
+                name=f"ParallelConnection {number}",
+                daemon=True,
+            )
+            for number in range(count)
+        ]
+        self._dismiss = weakref.finalize(self, _dismiss, self._ready, count)
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, call: Call) -> None:
+        """Have a call run after those already made on its connection."""
+        with self._changed:
+            call.lane.waiting.append(call)
+            self._ready.put(call.lane)
+
+    def stop(self, calls: Iterable[Call] | None = None) -> None:
+        """Drop calls that wait, cancel those that run, and wait until these have ended.
+
+        Args:
+            calls: the calls, or None for all that there are.
+        """
+        with self._changed:
+            if calls is None:
+                calls = [
+                    call for lane in self._lanes for call in (*lane.waiting, lane.running) if call
+                ]
+            calls = list(calls)
+            for call in calls:
+                if call in call.lane.waiting:
+                    call.lane.waiting.remove(call)
+                    call.drop()
+            pause = _PAUSE
+            while running := [call for call in calls if call.lane.running is call]:
+                # again and again: a query may not have reached its server yet
+                for call in running:
+                    call.cancelled = True
+                    cancel(call.lane.connection)
+                self._changed.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def end(self) -> None:
+        """End the threads, which have nothing left to do, and wait for that."""
+        self._dismiss()
+        for thread in self._threads:
+            thread.join()
+
+
+def _work(ready: SimpleQueue[Lane | None], changed: Condition) -> None:
+    """Run calls until dismissed."""
+    while (lane := ready.get()) is not None:
+        with changed:
+            if lane.running or not lane.waiting:
+                continue
+            call = lane.running = lane.waiting.popleft()
+        call.run()
+        with changed:
+            lane.running = None
+            if lane.waiting:
+                ready.put(lane)
+            call.finish()
+            changed.notify_all()
+        del lane, call  # which would keep their rows until the next call
+
+
+def _dismiss(ready: SimpleQueue[Lane | None], count: int) -> None:
+    for _ in range(count):
+        ready.put(None)
+
+
+class Operation:
+    """Calls that belong together: used in a `with` block, which cancels them when it is left by
+    an exception, waits for them, and attaches their failures to the exception.
+
+    Args:
+        threads: what runs the calls.
+
+    Attributes:
+        failed: True if such a block was left by an exception.
+    """
+
+    def __init__(self, threads: Threads) -> None:
+        self.failed = False
+        self._threads = threads
+        self._outcomes: SimpleQueue[Call] = SimpleQueue()
+        self._calls: list[Call] = []
+
+    def start(self, lane: Lane, function: Callable[[], Any]) -> None:
+        """Call a function as soon as the connection is free."""
+        call = Call(lane, function, self._outcomes)
+        self._calls.append(call)
+        self._threads.submit(call)
+
+    def next(self, deadline: float | None = None) -> Call:
+        """Wait until a call has ended and return it, in the order in which they end.
+
+        Args:
+            deadline: until when, on the clock of `time.monotonic`, or None.
+
+        Raises:
+            TimeoutError: if none has ended by then.
+            BaseException: what the call has raised.
+        """
+        try:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            call = self._outcomes.get(timeout=wait)
+        except Empty:
+            busy = ", ".join(sorted(call.lane.label for call in self._calls))
+            raise TimeoutError(f"no answer in time from {busy}") from None
+        self._calls.remove(call)
+        if error := call.tell():
+            raise error
+        return call
+
+    def results(self, deadline: float | None = None) -> list[Any]:
+        """Wait for all and return what they return, in the order in which they were started.
+
+        Raises:
+            BaseException: as `next`.
+        """
+        calls = list(self._calls)
+        for _ in calls:
+            self.next(deadline)
+        return [call.result for call in calls]
+
+    def settle(self) -> None:
+        """Wait for all, also when some fail.
+
+        Raises:
+            Exception: the first failure, with the others attached.
+        """
+        attempt([self.next for _ in self._calls])
+
+    def __enter__(self) -> Operation:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self.cancel(error)
+
+    def cancel(self, error: BaseException) -> None:
+        """Cancel all calls, wait for them, and attach their failures to an exception."""
+        self.failed = True
+        calls, self._calls = self._calls, []
+        self._threads.stop(calls)
+        failures = [call.tell() for call in calls if call.failed()]
+        attach(error, [failure for failure in failures if failure])

@@ -1,0 +1,269 @@
+"""The cursor of a ParallelConnection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from .connection_threads import Lane, Operation, Threads
+from .dbapi import Cursor, InterfaceError, attach
+from .union import LARGEST_BATCH, Order, Part, Union
+
+if TYPE_CHECKING:
+    from .parallel_connection import ParallelConnection
+
+
+class ParallelCursor:
+    """A cursor on each connection of a ParallelConnection, used as one.
+
+    It is made by `ParallelConnection.cursor`. In a `with` block it is closed at its end.
+    A call that fails cancels what its other connections do for it, waits for them, and raises
+    the exception of the driver. A note says on which connection that was, and `other_failures`
+    is a list of the exceptions of further connections. There are no more rows to fetch then.
+
+    Attributes:
+        connection: the ParallelConnection.
+        arraysize: how many rows `fetchmany` returns, unless told; if set to more than 1, also
+            how many each connection is asked for at a time, at most.
+        rowcount: the sum of what the drivers say after a statement, or -1 if one does not know.
+    """
+
+    def __init__(
+        self,
+        connection: ParallelConnection,
+        threads: Threads,
+        lanes: Sequence[Lane],
+        cursors: Sequence[Cursor],
+    ) -> None:
+        self.connection = connection
+        self.arraysize = 1
+        self.rowcount = -1
+        self._threads = threads
+        self._cursors = list(zip(lanes, cursors, strict=True))
+        self._closed = False
+        self._timeout: float | None = None
+        self._begin()
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`, also that of the ParallelConnection."""
+        return self._closed or self.connection.closed
+
+    @property
+    def description(self) -> Sequence[Sequence[Any]] | None:
+        """The columns of the result, as the first connection's driver describes them."""
+        return self._cursors[0][1].description
+
+    def execute(
+        self,
+        query: Any,
+        *args: Any,
+        timeout: float | None = None,
+        source: bool = False,
+        merge: Order | None = None,
+        reverse: bool = False,
+        **kwargs: Any,
+    ) -> ParallelCursor:
+        """Run a statement on every connection, and return when all have run it.
+
+        Args:
+            query: the statement.
+            args, kwargs: its parameters, and what else the `execute` of the drivers takes.
+            timeout: how many seconds this call may take, and later each call that fetches rows.
+            source: whether to return each row as a pair: the name of its connection, or its
+                index if connections have no names, and the row.
+            merge: for a result that is in order on each connection, what it is ordered by: the
+                index or the name of a column, or a function that returns the key of a row.
+                Rows then come in that order. Keys must be such as Python can compare.
+            reverse: whether that order is descending.
+
+        Returns:
+            This cursor.
+
+        Raises:
+            InterfaceError: if the cursor is closed, or columns differ between connections.
+            TimeoutError: if the time is up, after everything has been cancelled.
+            Exception: what a driver raises.
+        """
+        self._run(lambda cursor: cursor.execute(query, *args, **kwargs), timeout)
+        if merge is None:
+            self._rows = self._union.as_they_come(source)
+        else:
+            self._rows = self._union.in_order(merge, reverse, source)
+        return self
+
+    def executemany(
+        self,
+        query: Any,
+        parameters: Iterable[Any],
+        *args: Any,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> ParallelCursor:
+        """Run a statement with each set of parameters, all of them on every connection.
+
+        Args:
+            query: the statement.
+            parameters: the sets of parameters.
+            args, kwargs: what else the `executemany` of the drivers takes.
+            timeout: as for `execute`.
+
+        Returns:
+            This cursor.
+
+        Raises:
+            Exception: as `execute`.
+        """
+        sets = list(parameters)
+        self._run(lambda cursor: cursor.executemany(query, sets, *args, **kwargs), timeout)
+        self._rows = self._union.as_they_come()
+        return self
+
+    def fetchone(self) -> Any:
+        """Return the next row, from whichever connection has one, or None if there are no more.
+
+        Raises:
+            InterfaceError: if the cursor is closed, the call before has failed, or columns
+                differ between connections.
+            TimeoutError: if the time is up, after everything has been cancelled.
+            Exception: what a driver raises.
+        """
+        rows = self._take(1)
+        return rows[0] if rows else None
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next rows, fewer than asked for only if there are no more.
+
+        Args:
+            size: how many; `arraysize` unless told.
+
+        Raises:
+            Exception: as `fetchone`.
+        """
+        return self._take(self.arraysize if size is None else size)
+
+    def fetchall(self) -> list[Any]:
+        """Return all further rows.
+
+        Raises:
+            Exception: as `fetchone`.
+        """
+        return self._take(None)
+
+    def __iter__(self) -> ParallelCursor:
+        return self
+
+    def __next__(self) -> Any:
+        rows = self._take(1)
+        if not rows:
+            raise StopIteration
+        return rows[0]
+
+    def mogrify(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the statement as the first connection would send it.
+
+        Args:
+            query: the statement.
+            args, kwargs: its parameters.
+
+        Raises:
+            InterfaceError: if the cursor is closed, or the driver's cursor has no `mogrify`.
+            Exception: what the driver raises.
+        """
+        self._require_open()
+        lane, cursor = self._cursors[0]
+        mogrify = getattr(cursor, "mogrify", None)
+        if mogrify is None:
+            raise InterfaceError(
+                f"the cursor of {lane.label} has no mogrify"
+                " (that of psycopg 3 has it if connected with cursor_factory=ClientCursor)"
+            )
+        with Operation(self._threads) as operation:
+            operation.start(lane, partial(mogrify, query, *args, **kwargs))
+            return operation.next().result
+
+    def setinputsizes(self, sizes: Any) -> None:
+        """Do nothing, as PEP 249 allows."""
+
+    def setoutputsize(self, size: Any, column: Any = None) -> None:
+        """Do nothing, as PEP 249 allows."""
+
+    def close(self) -> None:
+        """Close the cursors of all connections, as soon as they have no rows under way.
+
+        Raises:
+            Exception: what a driver raises.
+        """
+        if not self.closed:
+            self._closed = True
+            with Operation(self._threads) as operation:
+                for lane, cursor in self._cursors:
+                    operation.start(lane, cursor.close)
+                operation.settle()
+
+    def __enter__(self) -> ParallelCursor:
+        self._require_open()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self.closed:
+            return
+        if error is None:
+            self.close()
+            return
+        self._operation.cancel(error)
+        try:
+            self.close()
+        except Exception as failure:
+            attach(error, [failure])
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise InterfaceError("the cursor is closed")
+
+    def _begin(self) -> None:
+        """Forget the rows that were still to come."""
+        self._operation = Operation(self._threads)
+        self._parts = [Part(lane, cursor) for lane, cursor in self._cursors]
+        self._union = Union(self._operation, self._parts)
+        self._rows = self._union.as_they_come()
+        self.rowcount = -1
+
+    def _run(self, function: Callable[[Cursor], Any], timeout: float | None) -> None:
+        """Have a statement run on every connection."""
+        self._require_open()
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+        self._timeout = timeout
+        self._begin()
+        with self._operation as operation:
+            for part in self._parts:
+                operation.start(part.lane, partial(_run_on, part, function))
+            counts = operation.results(self._deadline())
+            for part in self._parts:
+                self._union.compare_columns(part)
+        self.rowcount = -1 if min(counts) < 0 else sum(counts)
+
+    def _deadline(self) -> float | None:
+        return None if self._timeout is None else time.monotonic() + self._timeout
+
+    def _take(self, count: int | None) -> list[Any]:
+        """Return that many rows, or all."""
+        self._require_open()
+        if self._operation.failed:
+            raise InterfaceError("there are no rows, since the last call has failed")
+        rows = islice(self._rows, count)
+        self._union.deadline = self._deadline()
+        self._union.largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
+        with self._operation:
+            return list(rows)
+
+
+def _run_on(part: Part, function: Callable[[Cursor], Any]) -> int:
+    """Run a statement on one connection; return its number of rows, or -1."""
+    function(part.cursor)
+    part.lane.untold = None  # so that failure does no more harm
+    return part.cursor.rowcount

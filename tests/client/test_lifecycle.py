@@ -1,0 +1,172 @@
+"""Pools, `with` blocks and closing, and the example of the package that this class follows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import psycopg2
+import psycopg2.extras
+import psycopg2.pool
+import pytest
+from client_shards import ALL_ROWS, Open
+from pmpp import ParallelConnection
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
+
+INSERT = "insert into t values (-1, -1)"
+INSERTED = "select 1 from t where shard = -1"
+
+
+@pytest.fixture
+def not_inserted(dsns: list[str]) -> Iterator[None]:
+    """Remove at the end what a test has inserted."""
+    yield
+    for dsn in dsns:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("delete from t where shard = -1")
+
+
+def inserted(dsns: list[str]) -> int:
+    """Return how many rows have been inserted and committed."""
+    with ParallelConnection([psycopg.connect(dsn) for dsn in dsns]) as pdb:
+        return len(pdb.cursor().execute(INSERTED).fetchall())
+
+
+def test_example_with_psycopg2(dsns: list[str]) -> None:
+    """Pools, a cursor with dictionaries, parameters, and giving the connections back."""
+    n = 20  # maximum connections per pool
+    pools = [psycopg2.pool.ThreadedConnectionPool(1, n, dsn=d) for d in dsns]
+    connections = [p.getconn() for p in pools]
+    pdb = ParallelConnection(connections)
+
+    parameters = (4, 1543)
+    c = pdb.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
+    c.execute("SELECT * FROM t WHERE shard = %s AND n = %s", parameters)
+    results = c.fetchall()
+    assert results == [{"shard": 4, "n": 1543}]
+
+    c = pdb.cursor(cursor_factory=psycopg2.extras.RealDictCursor)
+    c.execute("SELECT * FROM t WHERE n = %s", (3,))
+    results = c.fetchall()
+    assert sorted(row["shard"] for row in results) == [2, 4, 9]
+    assert c.mogrify("select %s", (1,)) == b"select 1"
+
+    pdb.commit()
+    pdb.putconn(pools)
+    assert pdb.closed
+    pdb.close()  # does not close what is the pools' again
+    assert [p.getconn() for p in pools] == connections
+    assert not any(connection.closed for connection in connections)
+    for p in pools:
+        p.closeall()
+
+
+def test_example_with_psycopg(dsns: list[str]) -> None:
+    """The same with psycopg 3 and its pool."""
+    pools = [ConnectionPool(d, min_size=1, max_size=1, open=True) for d in dsns]
+    connections = [p.getconn() for p in pools]
+    pdb = ParallelConnection(connections)
+    c = pdb.cursor(row_factory=dict_row)
+    c.execute("SELECT * FROM t WHERE n = %s", (3,))
+    assert sorted(row["shard"] for row in c.fetchall()) == [2, 4, 9]
+    with pytest.raises(ValueError, match="9 pools for 10 connections"):
+        pdb.putconn(pools[1:])
+    assert not pdb.closed
+    pdb.commit()
+    pdb.putconn(pools)
+    for pool, connection in zip(pools, connections, strict=True):
+        assert pool.getconn(timeout=10) is connection
+        pool.putconn(connection)
+        pool.close()
+
+
+def test_all_go_back_to_their_pools(dsns: list[str]) -> None:
+    """A pool that refuses a connection does not keep the others from theirs."""
+    pools = [psycopg2.pool.ThreadedConnectionPool(1, 1, dsn=d) for d in dsns[:3]]
+    pdb = ParallelConnection([psycopg2.connect(dsns[0]), *(p.getconn() for p in pools[1:])])
+    with pytest.raises(psycopg2.pool.PoolError, match="unkeyed connection"):
+        pdb.putconn(pools)
+    for p in pools[1:]:
+        assert not p.getconn().closed
+    for p in pools:
+        p.closeall()
+
+
+@pytest.mark.usefixtures("not_inserted")
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_with_block(connect_shards: Open, dsns: list[str], driver: str) -> None:
+    """It commits, or rolls back after an exception, and then closes."""
+    with suppress(ZeroDivisionError), connect_shards(driver) as pdb, pdb.cursor() as cursor:
+        cursor.execute(INSERT)
+        raise ZeroDivisionError
+    assert pdb.closed
+    assert inserted(dsns) == 0
+    with connect_shards(driver) as pdb, pdb.cursor() as cursor:
+        cursor.execute(INSERT)
+    assert inserted(dsns) == 10
+    for use in (pdb.cursor, pdb.commit, pdb.rollback, pdb.__enter__, cursor.fetchone):
+        with pytest.raises(pdb.InterfaceError, match="is closed"):
+            use()
+
+
+@pytest.mark.usefixtures("not_inserted")
+def test_commit_and_rollback(connect_shards: Open, dsns: list[str]) -> None:
+    """They do it on all connections."""
+    pdb = connect_shards("psycopg")
+    cursor = pdb.cursor()
+    cursor.execute(INSERT)
+    pdb.rollback()
+    cursor.execute(INSERT)
+    cursor.execute(INSERT)
+    assert inserted(dsns) == 0
+    pdb.commit()
+    assert inserted(dsns) == 20
+
+
+def test_closed_cursor(connect_shards: Open) -> None:
+    """A closed cursor refuses to be used; closing it again does nothing."""
+    with connect_shards("mixed").cursor() as cursor:
+        cursor.execute("select shard, n from t")
+        assert not cursor.closed
+    assert cursor.closed
+    cursor.close()
+    for use in (
+        cursor.fetchall,
+        cursor.__next__,
+        cursor.__enter__,
+        lambda: cursor.execute("select 1"),
+    ):
+        with pytest.raises(cursor.connection.InterfaceError, match="the cursor is closed"):
+            use()
+    assert len(cursor.connection.cursor().execute("select n from t").fetchall()) == len(ALL_ROWS)
+
+
+def test_nothing_to_fetch(connect_shards: Open) -> None:
+    """Drivers say in their own way that there is no result."""
+    fails: list[tuple[str, Callable[[Any], Any]]] = [
+        ("psycopg", lambda cursor: cursor.fetchone()),
+        ("psycopg2", lambda cursor: cursor.fetchall()),
+    ]
+    for driver, fetch in fails:
+        pdb = connect_shards(driver)
+        for prepare in (lambda cursor: None, lambda cursor: cursor.execute("set work_mem = '1MB'")):
+            cursor = pdb.cursor()
+            prepare(cursor)
+            with pytest.raises((psycopg.ProgrammingError, psycopg2.ProgrammingError)):
+                fetch(cursor)
+    assert connect_shards("sqlite3").cursor().fetchone() is None
+
+
+def test_close_closes_all() -> None:
+    """Connections are closed also when one of them cannot be."""
+    connections = [sqlite3.connect(":memory:", check_same_thread=False) for _ in range(3)]
+    pdb = ParallelConnection(connections)
+    pdb.close()
+    pdb.close()
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+            connection.execute("select 1")

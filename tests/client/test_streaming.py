@@ -1,0 +1,180 @@
+"""Rows come when they are there, memory is bounded, and threads and queries end."""
+
+from __future__ import annotations
+
+import gc
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+from client_shards import ALL_ROWS, Open
+from cluster import Cluster
+from helpers import eventually
+from pmpp import ParallelConnection
+
+MB = 1024 * 1024
+
+
+def threads() -> set[int | None]:
+    """Return the threads that work for connections."""
+    return {
+        thread.ident
+        for thread in threading.enumerate()
+        if thread.name.startswith("ParallelConnection")
+    }
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_slow_shard(connect_shards: Open, dsns: list[str], driver: str) -> None:
+    """While one of ten shards is held up, all rows of the others come."""
+    held_up = "select 7 as shard, 0 as n from pg_advisory_xact_lock(1)"
+    pdb = connect_shards(
+        driver,
+        prepare=lambda shard: (
+            f"create temp view v as {held_up if shard == 7 else 'select * from t'}"
+        ),
+    )
+    with psycopg.connect(dsns[7]) as conn, pdb.cursor(name="c") as cursor:
+        conn.execute("select pg_advisory_xact_lock(1)")
+        cursor.execute("select * from v")
+        assert Counter(cursor.fetchmany(len(ALL_ROWS))) == Counter(ALL_ROWS)
+        conn.rollback()
+        assert cursor.fetchall() == [(7, 0)]
+
+
+def test_rows_of_a_slow_query_come_early(connect_shards: Open) -> None:
+    """A row does not wait for those that its connection has not worked out yet."""
+    go_on = threading.Event()
+    connections = [sqlite3.connect(":memory:", check_same_thread=False) for _ in range(2)]
+    for connection in connections:
+        connection.create_function("f", 1, lambda n: n if n < 5 else go_on.wait(30) and n)
+    counting = "with recursive c(n) as (select 1 union all select n + 1 from c limit 5)"
+    with ParallelConnection(connections) as pdb:
+        cursor = pdb.cursor().execute(f"{counting} select f(n) from c")
+        assert sorted(cursor.fetchmany(6)) == [(1,), (1,), (2,), (2,), (3,), (3,)]
+        go_on.set()
+        assert sorted(cursor) == [(4,), (4,), (5,), (5,)]
+
+
+@pytest.mark.parametrize(("max_threads", "expected"), [(None, 10), (3, 3), (50, 10)])
+def test_threads(connect_shards: Open, max_threads: int | None, expected: int) -> None:
+    """They are started once, as many as connections or as allowed, and end with close."""
+    before = threads()
+    pdb = connect_shards("sqlite3", max_threads=max_threads)
+    started = threads() - before
+    assert len(started) == expected
+    for _ in range(5):
+        assert len(pdb.cursor().execute("select shard, n from t").fetchall()) == len(ALL_ROWS)
+        assert threads() - before == started
+    pdb.close()
+    assert not threads() - before
+
+
+def test_threads_of_what_was_forgotten(files: list[Path]) -> None:
+    """Threads end with an object that nobody has closed."""
+    before = set(threading.enumerate())
+    connections = [sqlite3.connect(file, check_same_thread=False) for file in files]
+    cursor = ParallelConnection(connections).cursor()
+    cursor.execute("select shard, n from t")
+    cursor.fetchone()
+    started = set(threading.enumerate()) - before
+    assert len(started) == 10
+    del cursor
+    gc.collect()
+    for thread in started:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in started)
+    for connection in connections:
+        connection.close()
+
+
+# Is given connection strings, a driver, the name of a cursor or null, and a query.
+PRELUDE = """
+import importlib, json, resource, sys, threading
+from pmpp import ParallelConnection
+
+dsns, driver, name, query = json.loads(sys.argv[1])
+driver = importlib.import_module(driver)
+pdb = ParallelConnection([driver.connect(dsn) for dsn in dsns])
+cursor = pdb.cursor(name) if name else pdb.cursor()
+"""
+
+
+def script(body: str, *arguments: object) -> list[str]:
+    """Return a command that runs a program after PRELUDE."""
+    return [sys.executable, "-c", PRELUDE + body, json.dumps(arguments)]
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_memory_is_bounded(dsns: list[str], driver: str) -> None:
+    """A million rows of server-side cursors on ten shards take 16 MB at most."""
+    query = "select n, repeat('x', 100) from generate_series(1, 100000) n"
+    body = """
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+cursor.execute(query)
+cursor.fetchone()
+before, count = peak(), 1
+for row in cursor:
+    count += 1
+cursor.close()
+pdb.close()
+print(count, peak() - before)
+"""
+    command = script(body, dsns, driver, "c", query)
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    count, grown = map(int, printed.split())
+    assert count == 1_000_000
+    assert grown < 16 * MB
+
+
+def test_program_that_closes_nothing(dsns: list[str]) -> None:
+    """A program may end without closing, also while a query runs."""
+    body = """
+try:
+    cursor.execute("select 1")
+    cursor.fetchone()
+    cursor.execute(query, timeout=0.2)
+except TimeoutError:
+    print("the end")
+"""
+    command = script(body, dsns, "psycopg", None, "select pg_sleep(100)")
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.stdout == "the end\n"
+
+
+@pytest.mark.parametrize("name", [None, "c"], ids=["execute", "fetch"])
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_interrupt(cluster: Cluster, dsns: list[str], driver: str, name: str | None) -> None:
+    """Ctrl-C in a long query cancels it everywhere and leaves no thread behind."""
+    body = """
+try:
+    cursor.execute(query)
+    cursor.fetchall()
+except KeyboardInterrupt:
+    pdb.rollback()
+    with pdb.cursor() as again:
+        print(len(again.execute("select 1").fetchall()))
+    pdb.close()
+    print(threading.active_count())
+"""
+    command = script(body, dsns, driver, name, "select 'interrupt me', pg_sleep(100)")
+    running = "select from pg_stat_activity where state = 'active' and wait_event = 'PgSleep'"
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            eventually(cluster, f"(select count(*) from ({running}) _) = {len(dsns)}")
+            child.send_signal(signal.SIGINT)
+            assert child.communicate(timeout=60) == ("10\n1\n", "")
+        finally:
+            child.kill()
+    eventually(cluster, f"not exists ({running})")

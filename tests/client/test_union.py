@@ -1,0 +1,275 @@
+"""Every row of every connection comes exactly once, however it is fetched."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg2.extras
+import pytest
+from client_shards import ALL_ROWS, Open, rows_of
+from pmpp.parallel_connection import InterfaceError, ParallelCursor
+from psycopg.rows import dict_row
+
+# Drivers and what to open cursors with.
+CURSORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "psycopg": ("psycopg", {}),
+    "psycopg, dict_row": ("psycopg", {"row_factory": dict_row}),
+    "psycopg, server-side": ("psycopg", {"name": "c"}),
+    "psycopg2": ("psycopg2", {}),
+    "psycopg2, RealDictCursor": ("psycopg2", {"cursor_factory": psycopg2.extras.RealDictCursor}),
+    "psycopg2, server-side": ("psycopg2", {"name": "c"}),
+    "sqlite3": ("sqlite3", {}),
+    "mixed": ("mixed", {}),
+}
+
+on_each_driver = pytest.mark.parametrize(("driver", "options"), CURSORS.values(), ids=CURSORS)
+
+
+def fetch_one_by_one(cursor: ParallelCursor) -> Iterator[Any]:
+    return iter(cursor.fetchone, None)
+
+
+def fetch_some(cursor: ParallelCursor) -> Iterator[Any]:
+    while rows := cursor.fetchmany(7):
+        yield from rows
+
+
+def fetch_by_arraysize(cursor: ParallelCursor) -> Iterator[Any]:
+    assert cursor.arraysize == 1
+    cursor.arraysize = 60
+    while rows := cursor.fetchmany():
+        assert len(rows) <= 60
+        yield from rows
+
+
+def as_tuples(rows: Iterable[Any]) -> Counter[tuple[Any, ...]]:
+    """Count rows, which may be mappings or tuples."""
+    return Counter(tuple(row.values()) if isinstance(row, dict) else tuple(row) for row in rows)
+
+
+@pytest.mark.parametrize(
+    "fetch",
+    [fetch_one_by_one, fetch_some, fetch_by_arraysize, iter, ParallelCursor.fetchall],
+    ids=["fetchone", "fetchmany", "arraysize", "iteration", "fetchall"],
+)
+@on_each_driver
+def test_union(
+    connect_shards: Open,
+    driver: str,
+    options: dict[str, Any],
+    fetch: Callable[[ParallelCursor], Iterable[Any]],
+) -> None:
+    """The rows are those of all shards, also those that are all null; then there are no more."""
+    with connect_shards(driver).cursor(**options) as cursor:
+        cursor.execute("select shard, n from t")
+        assert as_tuples(fetch(cursor)) == Counter(ALL_ROWS)
+        assert cursor.description is not None
+        assert [column[0] for column in cursor.description] == ["shard", "n"]
+        assert cursor.fetchone() is None
+        assert cursor.fetchmany(3) == []
+        assert cursor.fetchall() == []
+
+
+@on_each_driver
+def test_all_shards_are_empty(connect_shards: Open, driver: str, options: dict[str, Any]) -> None:
+    """No rows are no rows."""
+    pdb = connect_shards(driver)
+    for fetch in (ParallelCursor.fetchone, ParallelCursor.fetchall):
+        with pdb.cursor(**options) as cursor:
+            cursor.execute("select shard, n from t where n < 0")
+            assert not fetch(cursor)
+
+
+def test_interleavings(connect_shards: Open) -> None:
+    """A thousand random mixtures of all ways to fetch get each row exactly once."""
+    expected = Counter(ALL_ROWS)
+    chance = random.Random(1)
+    connections = {
+        threads: connect_shards("sqlite3", max_threads=threads) for threads in (None, 1, 3)
+    }
+    for _ in range(1000):
+        cursor = connections[chance.choice([None, 1, 3])].cursor()
+        cursor.execute("select shard, n from t")
+        rows: list[Any] = []
+        while True:
+            way = chance.random()
+            if way < 0.5:
+                row = cursor.fetchone()
+                got = [] if row is None else [row]
+            elif way < 0.9:
+                got = cursor.fetchmany(chance.choice([1, 10, 200, 1500]))
+            elif way < 0.97:
+                got = [row for _, row in zip(range(chance.randrange(1, 100)), cursor, strict=False)]
+            else:
+                got = cursor.fetchall()
+            rows += got
+            if not got:
+                break
+        cursor.close()
+        assert as_tuples(rows) == expected
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_rowcount(connect_shards: Open, driver: str) -> None:
+    """It is the sum, both of rows returned and of rows changed."""
+    pdb = connect_shards(driver)
+    cursor = pdb.cursor()
+    assert cursor.rowcount == -1
+    cursor.execute("select shard, n from t")
+    assert cursor.rowcount == len(ALL_ROWS)
+    cursor.execute("update t set n = 0 where n = 2")
+    assert cursor.rowcount == 3
+    pdb.rollback()
+
+
+def test_rowcount_is_unknown(connect_shards: Open) -> None:
+    """It is -1 if one driver does not know."""
+    cursor = connect_shards("mixed").cursor()
+    cursor.execute("select shard, n from t")
+    assert cursor.rowcount == -1
+
+
+def test_executemany(connect_shards: Open) -> None:
+    """Every connection runs the statement with all parameters, also those of a generator."""
+    pdb = connect_shards("psycopg2", shards=range(3))
+    cursor = pdb.cursor()
+    cursor.executemany("insert into t values (%s, %s)", ((7, n) for n in range(4)))
+    cursor.execute("select count(*) from t where shard = 7")
+    assert cursor.fetchall() == [(4,)] * 3
+    pdb.rollback()
+    cursor.execute("select count(*) from t where shard = 7")
+    assert cursor.fetchall() == [(0,)] * 3
+
+
+def test_several_cursors(connect_shards: Open) -> None:
+    """Cursors of one connection do not disturb each other."""
+    pdb = connect_shards("psycopg")
+    with pdb.cursor() as a, pdb.cursor(name="b") as b, pdb.cursor(name="c") as c:
+        cursors = [a, b, c]
+        for cursor in cursors:
+            cursor.execute("select shard, n from t")
+        rows = list(zip(*cursors, strict=True))
+    for column in zip(*rows, strict=True):
+        assert as_tuples(column) == Counter(ALL_ROWS)
+
+
+def test_execute_again(connect_shards: Open) -> None:
+    """Rows of a result that was not fetched to its end do not come after the next statement."""
+    cursor = connect_shards("sqlite3").cursor()
+    for _ in range(20):
+        cursor.execute("select shard, n from t")
+        cursor.fetchmany(5)
+        cursor.execute("select -1")
+        assert cursor.fetchall() == [(-1,)] * 10
+
+
+def test_several_threads_use_it(connect_shards: Open) -> None:
+    """Threads may share the connection, each with a cursor of its own."""
+    pdb = connect_shards("mixed")
+
+    def fetch(_: int) -> bool:
+        with pdb.cursor() as cursor:
+            return as_tuples(cursor.execute("select shard, n from t")) == Counter(ALL_ROWS)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(fetch, range(20)))
+
+
+def test_source(connect_shards: Open) -> None:
+    """Rows tell the index of their connection, or its name."""
+    expected = Counter((shard, row) for shard in range(10) for row in rows_of(shard))
+    cursor = connect_shards("mixed").cursor()
+    cursor.execute("select shard, n from t", source=True)
+    assert Counter(cursor) == expected
+    names = [f"shard {shard}" for shard in range(10)]
+    with connect_shards("psycopg", names=names).cursor(name="c") as cursor:
+        cursor.execute("select shard, n from t", source=True)
+        assert Counter(cursor) == Counter((names[shard], row) for shard, row in expected.elements())
+
+
+@pytest.mark.parametrize(
+    "merge", [1, "n", lambda row: row["n"] if isinstance(row, dict) else row[1]]
+)
+@pytest.mark.parametrize("reverse", [False, True])
+@on_each_driver
+def test_merge(
+    connect_shards: Open, driver: str, options: dict[str, Any], merge: Any, reverse: bool
+) -> None:
+    """Rows that are in order on each connection come in that order."""
+    with connect_shards(driver).cursor(**options) as cursor:
+        cursor.execute(
+            f"select shard, n from t where n > 0 order by n {'desc' if reverse else ''}",
+            merge=merge,
+            reverse=reverse,
+        )
+        rows = [cursor.fetchone(), *cursor.fetchmany(100), *cursor]
+    keys = [row["n"] if isinstance(row, dict) else row[1] for row in rows]
+    assert keys == sorted(keys, reverse=reverse)
+    assert as_tuples(rows) == Counter(row for row in ALL_ROWS if row[1] is not None)
+
+
+def test_merge_with_source(connect_shards: Open) -> None:
+    """The key is taken of the row, not of the pair."""
+    cursor = connect_shards("sqlite3").cursor()
+    cursor.execute("select shard, n from t where n <= 3 order by n", merge="n", source=True)
+    assert cursor.fetchall() == [
+        (2, (2, 2)),
+        (4, (4, 2)),
+        (9, (9, 2)),
+        (2, (2, 3)),
+        (4, (4, 3)),
+        (9, (9, 3)),
+    ]
+
+
+def test_merge_is_lazy(connect_shards: Open) -> None:
+    """The first of endless rows can be fetched."""
+    cursor = connect_shards("sqlite3").cursor()
+    cursor.execute(
+        "with recursive c(n) as (select 1 union all select n + 1 from c) select n from c", merge=0
+    )
+    assert cursor.fetchmany(25) == [(1,)] * 10 + [(2,)] * 10 + [(3,)] * 5
+
+
+def test_merge_of_unordered_rows(connect_shards: Open) -> None:
+    """Rows that are not in order are refused, as is a column that is not there."""
+    cursor = connect_shards("sqlite3").cursor()
+    cursor.execute("select shard, n from t where n > 0 order by n desc", merge="n")
+    with pytest.raises(
+        InterfaceError,
+        match=r"connection \d .* is not in the order to merge by: \d+ comes after \d+",
+    ):
+        cursor.fetchall()
+    for merge in ("m", 2):
+        cursor.execute("select shard, n from t", merge=merge)
+        with pytest.raises(InterfaceError, match=f"no column {merge!r} to merge by among shard, n"):
+            cursor.fetchall()
+
+
+@pytest.mark.parametrize("options", [{}, {"name": "c"}])
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("columns", ["n, shard", "n", "shard, n, n as m"])
+def test_columns_differ(
+    connect_shards: Open, driver: str, options: dict[str, Any], columns: str
+) -> None:
+    """Shards that have another number of columns, or the same in another order, are refused."""
+    views = {2: f"create temp view v as select {columns} from t"}
+    pdb = connect_shards(
+        driver,
+        shards=range(3),
+        prepare=lambda shard: views.get(shard, "create temp view v as select shard, n from t"),
+    )
+    differ = r"the columns differ: connection \d .* has .*n"
+    with pdb.cursor(**options) as cursor, pytest.raises(InterfaceError, match=differ):
+        cursor.execute("select * from v").fetchall()
+
+
+def test_expressions_have_other_names(connect_shards: Open) -> None:
+    """Drivers may name an expression as they do."""
+    cursor = connect_shards("mixed").cursor()
+    cursor.execute("select count(*), max(n) as n from t")
+    assert sum(count for count, _ in cursor) == len(ALL_ROWS)
