@@ -6,7 +6,8 @@
 EXTENSION := pmpp
 EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" pmpp.control)
 
-DATA_built = build/pmpp--$(EXTVERSION).sql
+UPGRADES := $(patsubst sql/upgrade/%.sql,build/pmpp--%--$(EXTVERSION).sql,$(wildcard sql/upgrade/*.sql))
+DATA_built = build/pmpp--$(EXTVERSION).sql $(UPGRADES)
 REGRESS = setup $(filter-out setup,$(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql))))
 REGRESS_OPTS = --outputdir=build/regress
 EXTRA_CLEAN = build
@@ -19,23 +20,30 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # ---- Two commands that do everything, also where nothing is installed yet ----
 
-.PHONY: demo test prerequisites help
+.PHONY: demo test bench prerequisites help
 
 demo: prerequisites ## install what is missing, build, and show pmpp at work (KEEP=1 leaves the server running)
 	$(MAKE) all
 	$(SUDO) $(MAKE) install PG_CONFIG='$(PG_CONFIG)'
 	$(MAKE) run-demo
 
-test: prerequisites ## install what is missing, build, and run all checks and tests
+test: ## install what is missing, build, and run all checks and tests
+	tools/prerequisites tests
 	$(MAKE) all build/venv.done
 	$(SUDO) $(MAKE) install PG_CONFIG='$(PG_CONFIG)'
 	$(MAKE) run-tests
 
-prerequisites:
+bench: ## measure pmpp beside its peers (QUICK=1: within two minutes; DOC=1: into doc/performance.md)
+	tools/prerequisites bench
+	$(MAKE) all build/bench.done
+	$(SUDO) $(MAKE) install PG_CONFIG='$(PG_CONFIG)'
+	PG_CONFIG='$(PG_CONFIG)' build/venv/bin/python bench/run.py $(if $(QUICK),--quick) $(if $(DOC),--doc)
+
+prerequisites: ## install what is missing for building (Debian)
 	tools/prerequisites
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 ifeq ($(wildcard $(PGXS)),)
 
@@ -52,7 +60,10 @@ include $(PGXS)
 # ---- Building ----
 
 PYTHON_SOURCES := $(wildcard python/src/pmpp/*.py) python/src/pmpp/py.typed
-PACKAGE_DIR := $(DESTDIR)$(pkglibdir)/pmpp/$(EXTVERSION)
+PACKAGE_DIR := $(pkglibdir)/pmpp/$(EXTVERSION)
+# Compiled for where the files will be, and used without a look at the sources: nothing is written
+# into the directory when the package is in use.
+COMPILE = $(PYTHON) -m compileall -q --invalidation-mode unchecked-hash -s build/package -p '$(PACKAGE_DIR)'
 
 all: build/package.done ## build the extension and its Python package into build/
 
@@ -62,6 +73,10 @@ build:
 build/pmpp--$(EXTVERSION).sql: $(sort $(wildcard sql/extension/*.sql)) pmpp.control | build
 	cat $(filter %.sql,$^) | sed 's/@VERSION@/$(EXTVERSION)/g' > $@
 
+# How sql/upgrade/2.0.0.sql, for example, becomes pmpp--2.0.0--<version>.sql is told in CONTRIBUTING.md.
+build/pmpp--%--$(EXTVERSION).sql: sql/upgrade/%.sql $(sort $(wildcard sql/extension/*.sql)) pmpp.control | build
+	$(PYTHON) tools/upgrade-script $(filter %.sql,$^) | sed 's/@VERSION@/$(EXTVERSION)/g' > $@
+
 # The interpreter is the one that PL/Python embeds, $(PYTHON) of PGXS, not the first on the PATH.
 build/venv/bin/pip: | build
 	$(PYTHON) -m venv build/venv
@@ -70,50 +85,84 @@ build/venv/bin/pip: | build
 build/psycopg.done: python/server-requirements.txt | build/venv/bin/pip
 	rm -rf build/package
 	build/venv/bin/pip install --quiet --no-compile --target build/package --requirement $<
-	$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash build/package
+	$(COMPILE) build/package
 	touch $@
 
 build/package.done: build/psycopg.done $(PYTHON_SOURCES)
 	rm -rf build/package/pmpp
 	mkdir build/package/pmpp
 	cp $(PYTHON_SOURCES) build/package/pmpp
-	$(PYTHON) -m compileall -q --invalidation-mode unchecked-hash build/package/pmpp
+	$(COMPILE) build/package/pmpp
 	touch $@
 
 # ---- Installing ----
 
-install: install-package ## copy what was built to where PostgreSQL looks for it
+install: install-package ## copy what was built to where PostgreSQL looks for it (below DESTDIR)
 uninstall: uninstall-package ## remove what make install copied
 
 .PHONY: install-package uninstall-package
-install-package: all
-	rm -rf '$(PACKAGE_DIR)'
-	$(MKDIR_P) '$(PACKAGE_DIR)'
-	cp -R build/package/. '$(PACKAGE_DIR)'
-	chmod -R u=rwX,go=rX '$(PACKAGE_DIR)'
+install-package: all ## the part of install that copies the Python package
+	rm -rf '$(DESTDIR)$(PACKAGE_DIR)'
+	$(MKDIR_P) '$(DESTDIR)$(PACKAGE_DIR)'
+	cp -R build/package/. '$(DESTDIR)$(PACKAGE_DIR)'
+	chmod -R u=rwX,go=rX '$(DESTDIR)$(PACKAGE_DIR)'
 
-uninstall-package:
-	rm -rf '$(PACKAGE_DIR)'
-	-rmdir '$(dir $(PACKAGE_DIR))' 2>/dev/null
+# The directory above stays if it has another version of pmpp.
+uninstall-package: ## the part of uninstall that removes the Python package
+	rm -rf '$(DESTDIR)$(PACKAGE_DIR)'
+	rmdir '$(DESTDIR)$(dir $(PACKAGE_DIR))' 2>/dev/null || true
 
-installcheck: ## run the regression tests (sql/, expected/) on the server that PGHOST and PGPORT name
+installcheck: | build ## run the regression tests (sql/, expected/) on the server that PGHOST and PGPORT name
+
+clean: ## remove build/
+
+# ---- Packages ----
+
+.PHONY: dist deb
+
+dist: checkver | build ## make the zip for PGXN of what is committed, in build/
+	git -c safe.directory='*' archive --format=zip --prefix='pmpp-$(EXTVERSION)/' --output='build/pmpp-$(EXTVERSION).zip' HEAD
+
+deb: build/venv.done ## make a Debian package of what is committed, in build/, and test it (installs debhelper)
+	tools/prerequisites deb
+	rm -f build/*.deb
+	tools/build-deb '$(EXTVERSION)'
+	build/venv/bin/pytest tests/deb
 
 # ---- Demonstration and tests ----
 
-.PHONY: run-demo run-tests lint checkver unit fuzz bench
+.PHONY: run-demo run-tests lint checkver unit packaging coverage fuzz
 
-run-demo:
+run-demo: ## the part of demo after the installation
 	PG_CONFIG='$(PG_CONFIG)' tools/demo $(if $(KEEP),--keep)
 
 # A development environment: psycopg[binary], whose libpq is newer than the server's, and test tools.
-build/venv.done: python/pyproject.toml | build/venv/bin/pip
+build/venv.done: python/pyproject.toml python/test-requirements.txt | build/venv/bin/pip
 	build/venv/bin/pip install --quiet --editable 'python[test]'
 	touch $@
 
-run-tests: checkver lint unit
+# What else the benchmark compares with.
+build/bench.done: bench/requirements.txt build/venv.done
+	build/venv/bin/pip install --quiet --requirement $<
+	touch $@
+
+# Servers of other versions and kinds, for tests/reach. Their own script restores the symbolic links
+# that npm cannot carry.
+build/remotes.done: tests/reach/package.json tests/reach/package-lock.json build/venv.done
+	mkdir -p build/remotes
+	cp $(filter %.json,$^) build/remotes
+	PATH="$(CURDIR)/build/venv/bin:$$PATH" npm ci --prefix build/remotes --legacy-peer-deps --ignore-scripts --no-audit --no-fund
+	for server in build/remotes/node_modules/postgres-*; do \
+	    (cd $$server && '$(CURDIR)/build/venv/bin/node' scripts/hydrate-symlinks.js) || exit 1; \
+	done
+	touch $@
+
+run-tests: checkver lint unit build/remotes.done ## the part of test after the installation
 	tools/cluster.py $(PG_CONFIG) -- $(MAKE) installcheck
-	build/venv/bin/pytest tests/server tests/engine
+	build/venv/bin/pytest tests/server tests/engine tests/client
+	build/venv/bin/pytest tests/reach
 	PYTHONPATH=build/package build/venv/bin/pytest tests/engine
+	build/venv/bin/pytest tests/packaging
 
 fuzz: build/venv.done ## try generated manifests and answers of remotes, five minutes each
 	PMPP_FUZZ_SECONDS=300 build/venv/bin/pytest tests/server/test_fuzz.py
@@ -121,15 +170,28 @@ fuzz: build/venv.done ## try generated manifests and answers of remotes, five mi
 unit: build/venv.done ## run the tests that need no server
 	build/venv/bin/pytest tests/unit
 
-bench: build/venv.done ## measure pmpp beside its peers (QUICK=1: less work, fewer rounds)
-	build/venv/bin/python bench/run.py $(if $(QUICK),--quick)
+packaging: all build/venv.done ## run the tests of distribution, installation, dump and update
+	build/venv/bin/pytest tests/packaging
 
-lint: build/venv.done ## check style and types of the Python code
-	build/venv/bin/ruff check --config python/pyproject.toml python tests tools bench
-	build/venv/bin/ruff format --check --config python/pyproject.toml python tests tools bench
-	build/venv/bin/mypy --config-file python/pyproject.toml python/src tools/cluster.py
+coverage: all build/venv.done ## measure which lines of the Python package the tests run, in and out of the server
+	build/venv/bin/python tools/measure_coverage.py '$(PG_CONFIG)'
 
-checkver: ## compare the version in all places that name it
+SHELL_SCRIPTS := .ci/run tools/build-deb tools/demo tools/prerequisites
+PYTHON_SCRIPTS := tools/*.py tools/checkver tools/upgrade-script
+
+# PS005: functions that read the caller's values do so under the caller's search_path; they name all
+# objects by their schemas instead. pgspot does not know variables of composite types in PL/pgSQL.
+PGSPOT_OPTIONS := --no-plpgsql --ignore PS005 --ignore-lang plpython3u
+
+lint: build/venv.done build/pmpp--$(EXTVERSION).sql ## check style, types, spelling, and the safety of the SQL
+	build/venv/bin/ruff check --config python/pyproject.toml python tests bench $(PYTHON_SCRIPTS)
+	build/venv/bin/ruff format --check --config python/pyproject.toml python tests bench $(PYTHON_SCRIPTS)
+	build/venv/bin/mypy --config-file python/pyproject.toml python/src tools/*.py
+	build/venv/bin/codespell --skip '*.pyc,*.egg-info' *.md Makefile META.json .github bench debian doc python sql tests tools
+	build/venv/bin/shellcheck $(SHELL_SCRIPTS)
+	build/venv/bin/pgspot $(PGSPOT_OPTIONS) build/pmpp--$(EXTVERSION).sql
+
+checkver: ## compare version, licence and summary in all places that name them
 	tools/checkver
 
 endif

@@ -1,0 +1,108 @@
+"""What make install puts where, and what becomes of it."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from cluster import SERVER_USER, Cluster
+from installation import Installation
+
+UNCHECKED_HASH = 1  # in a .pyc: use it without a look at the source
+
+
+def test_destdir(installation: Installation, tree: Callable[..., Path], tmp_path: Path) -> None:
+    """For packagers: everything goes below DESTDIR, compiled for where it will be."""
+    before = installation.files()
+    source = tree("source")
+    destdir = tmp_path / "destdir"
+    installation.make("install", f"DESTDIR={destdir}", tree=source)
+    assert installation.files() == before
+
+    files = [path for path in destdir.rglob("*") if path.is_file()]
+    places = [destdir / str(d)[1:] for d in (installation.pkglibdir, installation.sharedir)]
+    assert all(any(path.is_relative_to(place) for place in places) for path in files)
+    assert {"pmpp.control", "engine.py"} <= {path.name for path in files}
+    assert [path for path in (destdir, *destdir.rglob("*")) if path.stat().st_mode & 0o022] == []
+
+    for path in files:
+        if path.suffix == ".py":
+            (compiled,) = path.parent.glob(f"__pycache__/{path.stem}.*.pyc")
+            assert int.from_bytes(compiled.read_bytes()[4:8], "little") == UNCHECKED_HASH
+    code = marshal.loads(
+        next(p for p in files if p.match("pmpp/__pycache__/engine.*")).read_bytes()[16:]
+    )
+    assert Path(code.co_filename).parents[2] == installation.pkglibdir / "pmpp"
+
+    installation.make("uninstall", f"DESTDIR={destdir}", tree=source)
+    assert [path for path in destdir.rglob("*") if path.is_file()] == []
+
+
+def test_nothing_is_written_at_run_time(installation: Installation, server: Cluster) -> None:
+    """Calls leave the files of the installation alone, even where the server could write."""
+    installation.make("install")
+    package = installation.pkglibdir / "pmpp"
+    if os.getuid() == 0:  # else the server is of the same user as the files
+        for path in (package, *package.rglob("*")):
+            shutil.chown(path, SERVER_USER)
+    before = installation.files()
+    with psycopg.connect(server.superuser(), autocommit=True) as conn:
+        conn.execute("create extension pmpp cascade")
+        run_query = "select * from pmpp.distribute(null::int, %s, array['select 1', %s])"
+        assert len(conn.execute(run_query, [server.superuser(), "select 2"]).fetchall()) == 2
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            conn.execute(run_query, [server.superuser(), "select 1/0"])
+        conn.execute("select pmpp.detect_cpus()")
+    assert installation.files() == before
+
+
+def test_drop_extension(server: Cluster, installation: Installation) -> None:
+    """Nothing is left in the catalogs but the role, and its comment says how to drop that."""
+    installation.make("install")
+    with psycopg.connect(server.superuser(), autocommit=True) as conn:
+        conn.execute("drop extension if exists pmpp; drop role if exists pmpp")
+        conn.execute("create extension if not exists plpython3u")
+        before = catalogs(conn)
+        conn.execute("create extension pmpp")
+        conn.execute("insert into pmpp.connection_limit values ('*', 4)")
+        conn.execute("drop extension pmpp")
+        expected = {
+            "pg_authid": before["pg_authid"] + 1,
+            "pg_shdescription": before["pg_shdescription"] + 1,
+        }
+        assert catalogs(conn) == before | expected
+        ((comment,),) = conn.execute(
+            "select shobj_description('pmpp'::regrole, 'pg_authid')"
+        ).fetchall()
+        how = "DROP ROLE pmpp"
+        assert str(comment).endswith(how)
+        conn.execute(how)
+        assert catalogs(conn) == before
+
+
+def test_schema_is_there(server: Cluster, installation: Installation) -> None:
+    """An empty schema pmpp, which pmpp 1 leaves, is no obstacle; objects of others in it are."""
+    installation.make("install")
+    with psycopg.connect(server.superuser(), autocommit=True) as conn:
+        conn.execute("drop extension if exists pmpp")
+        conn.execute("create extension if not exists plpython3u; create schema pmpp")
+        conn.execute("create table pmpp.mine ()")
+        with pytest.raises(psycopg.errors.DuplicateSchema, match="is not empty"):
+            conn.execute("create extension pmpp")
+        conn.execute("drop table pmpp.mine")
+        conn.execute("create extension pmpp")
+
+
+def catalogs(conn: psycopg.Connection) -> dict[str, int]:
+    """Return how many rows each system catalog has, but for those of statistics."""
+    names = conn.execute(
+        "select relname from pg_class where relnamespace = 'pg_catalog'::regnamespace "
+        "and relkind = 'r' and relname not like 'pg_statistic%'"
+    ).fetchall()
+    counts = " union all ".join(f"select '{name}', count(*) from {name}" for (name,) in names)
+    return dict(conn.execute(counts).fetchall())  # type: ignore[arg-type]
