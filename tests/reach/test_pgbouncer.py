@@ -1,0 +1,173 @@
+"""Through PgBouncer, which lends a server connection for a session or for a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PASSWORD, eventually
+from psycopg import errors
+from psycopg.conninfo import make_conninfo
+from remotes import pgbouncer
+
+CALL = "select n from pmpp.distribute(null::int, %s, %s, num_workers => %s) n order by n"
+POOL_SIZE = 4
+SLEEP = "select 1 from pg_sleep(100)"
+SOMEBODY_SLEEPS = (
+    f"exists (select from pg_stat_activity where query = '{SLEEP}' and state = 'active')"
+)
+
+
+@pytest.fixture(scope="module")
+def database(session: psycopg.Connection) -> str:
+    """The name of the database that is called, with settings of its own."""
+    name = session.info.dbname
+    session.execute(f"alter database {name} set client_connection_check_interval to '100ms'")  # type: ignore[arg-type]
+    session.execute(f"alter database {name} set search_path to public, shop")  # type: ignore[arg-type]
+    return name
+
+
+@pytest.fixture(scope="module")
+def by_session(cluster: Cluster, database: str) -> Iterator[str]:
+    """A connection string that leads through PgBouncer in session mode."""
+    with pgbouncer(cluster, "session", default_pool_size=POOL_SIZE) as port:
+        yield through(port, database)
+
+
+@pytest.fixture(scope="module")
+def by_transaction(cluster: Cluster, database: str) -> Iterator[str]:
+    """A connection string that leads through PgBouncer in transaction mode."""
+    with pgbouncer(cluster, "transaction", default_pool_size=POOL_SIZE) as port:
+        yield through(port, database)
+
+
+def through(port: int, database: str) -> str:
+    return make_conninfo(
+        host="127.0.0.1", port=port, dbname=database, user="postgres", password=PASSWORD
+    )
+
+
+@pytest.fixture(params=["by_session", "by_transaction"])
+def pooled(request: pytest.FixtureRequest) -> str:
+    """A connection string that leads through PgBouncer in either mode."""
+    there: str = request.getfixturevalue(request.param)
+    return there
+
+
+@pytest.mark.parametrize("result_format", [None, "text", "binary"])
+def test_rows(caller: psycopg.Connection, pooled: str, result_format: str | None) -> None:
+    """More workers than there are server connections get every row of every query, once."""
+    call = "select count(*), count(distinct n), sum(n) from pmpp.distribute(null::int, %s, %s, num_workers => %s, result_format => %s) n"
+    queries = [f"select {n} union all select {n + 500}" for n in range(500)]
+    got = caller.execute(call, [pooled, queries, 3 * POOL_SIZE, result_format]).fetchall()
+    assert got == [(1000, 1000, 999 * 1000 // 2)]
+
+
+def test_cpus(caller: psycopg.Connection, pooled: str) -> None:
+    """pmpp behind PgBouncer is asked for its CPUs."""
+    call = (
+        "select n from pmpp.distribute(null::int, %s, array['select 1', 'select 2']) n order by n"
+    )
+    assert caller.execute(call, [pooled]).fetchall() == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("result_format", [None, "text", "binary"])
+def test_errors(caller: psycopg.Connection, pooled: str, result_format: str | None) -> None:
+    """An error is that of the server, and costs the other queries nothing if they go on."""
+    call = "select n from pmpp.distribute(null::int, %s, %s, num_workers => 2, result_format => %s) n order by n"
+    queries = ["select 1", "select 1/0", "selec 1", "select 2"]
+    with pytest.raises((errors.DivisionByZero, errors.SyntaxError)):
+        caller.execute(call, [pooled, queries, result_format])
+    caller.execute("set pmpp.on_error to 'continue'")
+    assert caller.execute(call, [pooled, queries, result_format]).fetchall() == [(1,), (2,)]
+
+
+def test_cancel(caller: psycopg.Connection, cluster: Cluster, pooled: str) -> None:
+    """What a cancelled call has started ends at once, and what waits for PgBouncer never starts.
+
+    In transaction mode the server must be set to notice that PgBouncer has hung up: a query that
+    starts when others have been cancelled may be on a connection that pmpp has not set up.
+    """
+    caller.execute("set statement_timeout to '500ms'")
+    with pytest.raises(errors.QueryCanceled):
+        caller.execute(CALL, [pooled, [SLEEP] * 2 * POOL_SIZE, 2 * POOL_SIZE])
+    eventually(cluster, f"not {SOMEBODY_SLEEPS}")
+
+
+def test_terminated_caller(session: psycopg.Connection, cluster: Cluster, pooled: str) -> None:
+    """PgBouncer ends what a session has started that is no more."""
+    call = f"select pmpp.distribute(null::int, $1, array['{SLEEP}'], num_workers => 1)"
+    with closing(psycopg.connect(session.info.dsn)) as caller:
+        caller.pgconn.send_query_params(call.encode(), [pooled.encode()])
+        eventually(cluster, SOMEBODY_SLEEPS)
+        session.execute("select pg_terminate_backend(%s)", [caller.info.backend_pid])
+        eventually(cluster, f"not {SOMEBODY_SLEEPS}")
+
+
+def test_wrong_password(caller: psycopg.Connection, pooled: str) -> None:
+    """PgBouncer's own errors are told in its words."""
+    with pytest.raises(errors.SqlclientUnableToEstablishSqlconnection) as raised:
+        caller.execute(CALL, [make_conninfo(pooled, password="wrong"), ["select 1"], 1])
+    assert "FATAL:  SASL authentication failed" in (raised.value.diag.message_detail or "")
+
+
+def test_who_asks(caller: psycopg.Connection, pooled: str) -> None:
+    """The server sees the application_name of pmpp, not of PgBouncer."""
+    call = "select n from pmpp.distribute(null::text, %s, array['show application_name'], num_workers => 1) n"
+    assert caller.execute(call, [pooled]).fetchall() == [
+        (f"pmpp {caller.info.backend_pid} item 1",)
+    ]
+
+
+def test_setup_by_session(caller: psycopg.Connection, by_session: str) -> None:
+    """In session mode what setup commands set holds for all queries, and for nobody else."""
+    call = "select distinct n from pmpp.distribute(null::text, %s, %s, num_workers => 8, setup_commands => array['set search_path to shop']) n"
+    assert caller.execute(call, [by_session, ["show search_path"] * 40]).fetchall() == [("shop",)]
+    plain = "select distinct n from pmpp.distribute(null::text, %s, %s, num_workers => 8) n"
+    assert caller.execute(plain, [by_session, ["show search_path"] * 8]).fetchall() == [
+        ("public, shop",)
+    ]
+
+
+def test_setup_in_a_transaction(caller: psycopg.Connection, pooled: str) -> None:
+    """A setup command that begins a transaction keeps the server connection, in either mode."""
+    call = "select distinct n from pmpp.distribute(null::text, %s, %s, num_workers => 8, setup_commands => array['begin', 'set local search_path to shop']) n"
+    assert caller.execute(call, [pooled, ["show search_path"] * 40]).fetchall() == [("shop",)]
+
+
+def test_settings_of_the_database(caller: psycopg.Connection, pooled: str) -> None:
+    """What is set for the database or the role holds in transaction mode too."""
+    call = "select distinct n from pmpp.distribute(null::text, %s, %s, num_workers => 8) n"
+    got = caller.execute(call, [pooled, ["show search_path"] * 40]).fetchall()
+    assert got == [("public, shop",)]
+
+
+def test_options(caller: psycopg.Connection, by_transaction: str, cluster: Cluster) -> None:
+    """options in a connection string is refused, unless PgBouncer is told to ignore it."""
+    there = make_conninfo(by_transaction, options="-c work_mem=8MB")
+    call = (
+        "select n from pmpp.distribute(null::text, %s, array['show work_mem'], num_workers => 1) n"
+    )
+    with pytest.raises(errors.SqlclientUnableToEstablishSqlconnection) as raised:
+        caller.execute(call, [there])
+    assert "unsupported startup parameter: options" in (raised.value.diag.message_detail or "")
+    with pgbouncer(cluster, "transaction", ignore_startup_parameters="options") as port:
+        assert caller.execute(call, [make_conninfo(there, port=port)]).fetchall() == [("4MB",)]
+
+
+def test_same_snapshot(caller: psycopg.Connection, pooled: str) -> None:
+    """Workers see what the caller sees, and not what was committed since."""
+    call = """
+        select distinct n from pmpp.distribute(null::int, %s, %s, num_workers => 4,
+            setup_commands => pmpp.same_snapshot()) n
+    """
+    caller.execute("drop table if exists seen; create table seen as select 1 as n")
+    with caller.transaction():
+        caller.execute("set transaction isolation level repeatable read; select from seen")
+        with psycopg.connect(caller.info.dsn) as other:
+            other.execute("insert into seen values (2)")
+        queries = ["select count(*) from seen"] * 20
+        assert caller.execute(call, [pooled, queries]).fetchall() == [(1,)]

