@@ -78,7 +78,7 @@ def scenarios(bench: Bench, *, quick: bool) -> list[Scenario]:
         *(_many_workers(bench, number) for number in (4, 16, 64, 200)),
         *(_many_queries(bench, number) for number in (10_000, 100_000)), _linear(bench),
         *(_bulk(bench, kind, four) for kind in ("narrow", "mixed") for four in (False, True)),
-        _first_call(bench), _num_cpus(bench),
+        _first_call(bench), _num_cpus(bench), _cancel(bench),
         Scenario(f"{shards.SHARDS} shards, a class in the client", shards.contenders(bench), 1.0),
         Scenario("second `make`", {"pmpp": building.second_make, "limit: 1 s": peers.constant(1.0)}, 1.0),
     ]  # fmt: skip
@@ -210,6 +210,15 @@ def _num_cpus(bench: Bench) -> Scenario:
     return Scenario("num_cpus(), first statement of a connection", {
         "pmpp.num_cpus()": first("select pmpp.num_cpus()"),
         "select 1": first("select 1")}, 0.001, is_difference=True)  # fmt: skip
+
+
+def _cancel(bench: Bench) -> Scenario:
+    sleep, workers = "select 1 from pg_sleep(100)", 50
+    call = (f"select * from pmpp.distribute(null::int, '{bench.here}', {repeat(sleep, workers)},"
+            f" num_workers => {workers})")  # fmt: skip
+    return Scenario(f"cancel of a call, {workers} workers", {
+        "pmpp": lambda: bench.cancelled(call, workers),
+        "a query of the session itself": lambda: bench.cancelled(sleep, 1)}, 0.5, is_difference=True)  # fmt: skip
 
 
 def _make(bench: Bench) -> Scenario:

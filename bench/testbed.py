@@ -87,6 +87,24 @@ class Bench:
             conn.execute(query)  # type: ignore[arg-type]
             return time.perf_counter() - started
 
+    def cancelled(self, statement: str, sleepers: int) -> float:
+        """Return the seconds from the cancel of a statement, once so many sessions sleep, to its error."""
+        asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+        pgconn = self.conn.pgconn
+        with self.connect() as other:
+            pgconn.send_query(statement.encode())
+            while other.execute(asleep).fetchall() != [(sleepers,)]:
+                time.sleep(0.01)
+            started = time.perf_counter()
+            other.execute("select pg_cancel_backend(%s)", [pgconn.backend_pid])
+            result = pgconn.get_result()
+            elapsed = time.perf_counter() - started
+        while pgconn.get_result():
+            pass
+        if not result or result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) != b"57014":
+            raise RuntimeError(f"this was not cancelled: {statement}")
+        return elapsed
+
     def programs(self, *commands: Sequence[str | Path]) -> float:
         """Run programs of PostgreSQL together, with their output to files.
 

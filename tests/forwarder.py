@@ -29,6 +29,7 @@ class Forwarder:
 
     Attributes:
         accepted: how many connections have come.
+        held: of how many connections nothing more is forwarded (stall, deaf).
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Forwarder:
         self._times = times
         self._is_late = is_late
         self.accepted = 0
+        self.held = 0
+        self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -99,6 +102,8 @@ class Forwarder:
                 if is_faulty and passed + len(data) > self._after:
                     sink.sendall(data[: self._after - passed])
                     if fault in ("stall", "deaf"):
+                        with self._lock:
+                            self.held += 1
                         threading.Event().wait()
                     if fault == "reset":
                         sink.setsockopt(

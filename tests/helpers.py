@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -24,16 +25,20 @@ def descriptors(pid: int) -> list[str]:
     return [link for link in links if link.startswith(("socket:", "anon_inode:"))]
 
 
-def eventually(
-    cluster: Cluster, condition: str, within: float = 10, *, dbname: str = "postgres"
-) -> None:
-    """Wait until a condition in SQL is true on a server; fail after that many seconds."""
+def wait_until(is_true: Callable[[], object], what: str, within: float = 10) -> None:
+    """Wait until a condition is true; fail after that many seconds, telling what was awaited."""
     deadline = time.monotonic() + within
+    while not is_true():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"this has not come true within {within} s: {what}")
+        time.sleep(0.01)
+
+
+def eventually(cluster: Cluster, condition: str, *, dbname: str = "postgres") -> None:
+    """Wait until a condition in SQL is true on a server."""
     with psycopg.connect(cluster.superuser(dbname), autocommit=True) as conn:
-        while conn.execute(f"select {condition}").fetchall() != [(True,)]:  # type: ignore[arg-type]
-            if time.monotonic() > deadline:
-                raise AssertionError(f"this has not come true within {within} s: {condition}")
-            time.sleep(0.01)
+        query = f"select {condition}"
+        wait_until(lambda: conn.execute(query).fetchall() == [(True,)], condition)  # type: ignore[arg-type]
 
 
 def assert_log_is_clean(cluster: Cluster) -> None:

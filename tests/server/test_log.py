@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, TRUST, eventually
+from helpers import PG_CONFIG, TRUST, eventually, wait_until
 
 CALL = "select pmpp.distribute(null::int, $1, array[$2], num_workers => 1)"
 SLEEP = "select 1 from pg_sleep(100)"
@@ -25,11 +24,11 @@ class Log:
 
     def wait_for(self, line: str) -> str:
         """Return what is new in the log as soon as a line is in it."""
-        deadline = time.monotonic() + 10
-        while line not in (new := self._cluster.log.read_text()[self._seen :]).splitlines():
-            assert time.monotonic() < deadline, f"{line!r} has not come, but:\n{new}"
-            time.sleep(0.01)
-        return new
+        wait_until(lambda: line in self._new().splitlines(), f"{line!r} is in the log")
+        return self._new()
+
+    def _new(self) -> str:
+        return self._cluster.log.read_text()[self._seen :]
 
 
 @pytest.fixture(scope="module")
