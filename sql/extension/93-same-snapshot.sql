@@ -9,7 +9,8 @@ declare
     identity constant text := $identity$pg_catalog.concat_ws(' ',
         (select system_identifier from pg_catalog.pg_control_system()),
         extract(epoch from pg_catalog.pg_postmaster_start_time()),
-        pg_catalog.quote_ident(pg_catalog.current_database()))$identity$;
+        (select d.oid from pg_catalog.pg_database d
+          where d.datname operator(pg_catalog.=) pg_catalog.current_database()))$identity$;
     here text;
 begin
     execute 'select ' || identity into here;

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from cluster import Cluster
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 ROUNDS = 10
@@ -91,6 +92,20 @@ def test_snapshot_is_gone(db: psycopg.Connection, here: str) -> None:
     ((commands,),) = db.execute("select pmpp.same_snapshot()").fetchall()
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="invalid snapshot identifier"):
         db.execute(RUN.format("%s").encode(), [here, ["select 1"], 1, commands])
+
+
+def test_database_of_any_name(cluster: Cluster, db: psycopg.Connection) -> None:
+    """The name of the database may hold what quotes the command that compares it."""
+    name = """a $check$ 'b' \\ "c\""""
+    quoted = sql.Identifier(name)
+    db.execute(sql.SQL("create database {}").format(quoted))
+    try:
+        here = make_conninfo(cluster.superuser(), dbname=name)
+        with psycopg.connect(here, autocommit=True) as conn:
+            conn.execute("create extension pmpp cascade")
+            assert conn.execute(WITH, [here, ["select 1"], 1]).fetchall() == [(1,)]
+    finally:
+        db.execute(sql.SQL("drop database {}").format(quoted))
 
 
 def test_another_server(db: psycopg.Connection, there: str) -> None:
