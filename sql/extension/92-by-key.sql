@@ -41,6 +41,7 @@ grant execute on function pmpp._order_operators(oid) to pmpp;
 -- A query for what is known of a column's values: rows of a value, the weight of the rows between
 -- the value before it and it, and the weight of its own rows. It comes from the planner's
 -- statistics; without them it reads the column, of about a thousand blocks if there are more.
+-- It will be run under any search_path.
 create function pmpp._key_weights(root pg_class, key name, type text) returns text
 language plpgsql volatile parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
@@ -68,14 +69,15 @@ begin
         select u.value, case n when 1 then 0 else rest / (cardinality(bounds) - 1) end, 0
           from known, unnest(bounds) with ordinality u(value, n)
     )
-    select 'values ' || string_agg(format('(%L::%s, %s::float8, %s::float8)', value, type, below, own), ', ')
+    select 'values ' || string_agg(
+               format('(%L::%s, %s::pg_catalog.float8, %s::pg_catalog.float8)', value, type, below, own), ', ')
       into weights
       from weighed;
     if weights is null then
         select sum(pg_relation_size(t.oid)) / current_setting('block_size')::integer
           into blocks
           from pmpp._relation_tree(root.oid) t;
-        weights := format('select %I, 0::float8, 1::float8 from %I.%I', key, schema, root.relname);
+        weights := format('select %I, 0::pg_catalog.float8, 1::pg_catalog.float8 from %I.%I', key, schema, root.relname);
         if blocks > 1000 and root.relkind in ('r', 'm', 'p') then
             weights := weights || format(' tablesample system (%s) repeatable (0)', 100000.0 / blocks);
         end if;
@@ -88,62 +90,18 @@ comment on function pmpp._key_weights(pg_class, name, text) is
 revoke all on function pmpp._key_weights(pg_class, name, text) from public;
 grant execute on function pmpp._key_weights(pg_class, name, text) to pmpp;
 
--- The values, as literals, that cut a column into at most so many chunks of about the same number
--- of rows. Every value has its place, from 0 to that number: the weight of the rows below it. An
--- ideal edge is at each whole number between, and the value whose place is nearest becomes one.
-create function pmpp._key_edges(root pg_class, key name, type text, collation_clause text, chunks integer)
-returns text[]
-language plpgsql volatile parallel unsafe security invoker
+-- How conditions on a column are written. Operators compare it with literals of the type that its
+-- domain is over. A row of nulls is null, but ordered like other rows.
+create function pmpp._key_column(
+    tbl regclass, key name,
+    out type_name text, out collation_clause text, out null_test text, out less text, out not_less text
+)
+language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    edges text[];
-begin
-    execute format(
-        $query$
-        with weight (value, below, own) as (%s),
-        value as (
-            select value, sum(below) as below, sum(own) as own from weight group by value
-        ), ranked as (
-            select value,
-                   sum(below + own) over (order by value nulls first) - own as rank,
-                   sum(below + own) over () as total
-              from value
-        ), placed as (
-            select value, $1 * rank / total as place from ranked where rank > 0
-        ), nearest as (
-            select value,
-                   coalesce((lag(place) over (order by value) + place) / 2, 0) as start,
-                   least((place + lead(place) over (order by value)) / 2, $1 - 1) as stop
-              from placed
-        )
-        select array_agg(format('%%L::%%s', value, $2) order by value) from nearest where floor(stop) > floor(start)
-        $query$,
-        pmpp._key_weights(root, key, concat(type, collation_clause)))
-    into edges using chunks, type;
-    return coalesce(edges, '{}');
-end
-$$;
-comment on function pmpp._key_edges(pg_class, name, text, text, integer) is
-    'internal: the values at which to cut a column, as literals';
-revoke all on function pmpp._key_edges(pg_class, name, text, text, integer) from public;
-grant execute on function pmpp._key_edges(pg_class, name, text, text, integer) to pmpp;
-
--- The settings make literals that every session reads as the same value.
-create function pmpp.by_key(tbl regclass, key name, query text, chunks integer default null) returns text[]
-language plpgsql volatile parallel unsafe security invoker
-set search_path = pg_catalog, pg_temp
-set datestyle = 'ISO, YMD'
-set intervalstyle = 'postgres'
-set extra_float_digits = 1
-as $$
-declare
-    root pg_class := pmpp._relation_to_cut(tbl, 'tbl', '{r,p,f,m,v}', 'Give a table or a view.');
     attribute pg_attribute;
     type pg_type;
-    type_name text;
-    operators record;
-    edges text[];
 begin
     if key is null then
         raise null_value_not_allowed using message = 'key must not be null';
@@ -164,26 +122,104 @@ begin
             message = format('%s cannot be cut by column %I: type %s has no order', tbl, key, type.oid::regtype),
             hint = 'Use a column of a type that has a default btree operator class, or by_ctid.';
     end;
-    select * into operators from pmpp._order_operators(type.oid);
-    edges := pmpp._key_edges(
-        root, key, type_name,
-        (select format(' collate %I.%I', n.nspname, c.collname)
-           from pg_collation c join pg_namespace n on n.oid = c.collnamespace where c.oid = attribute.attcollation),
-        pmpp._chunk_count(chunks));
-    -- A row of nulls is null, but ordered like other rows.
-    return pmpp._cut(query, '{chunk}', array(
+    collation_clause := (
+        select format(' collate %I.%I', n.nspname, c.collname)
+          from pg_collation c join pg_namespace n on n.oid = c.collnamespace
+         where c.oid = attribute.attcollation
+    );
+    null_test := case type.typtype when 'c' then 'is not distinct from null' else 'is null' end;
+    select o.less, o.not_less into less, not_less from pmpp._order_operators(type.oid) o;
+end
+$$;
+comment on function pmpp._key_column(regclass, name) is
+    'internal: how conditions on a column are written';
+revoke all on function pmpp._key_column(regclass, name) from public;
+grant execute on function pmpp._key_column(regclass, name) to pmpp;
+
+-- The values, as literals, that cut a column into at most so many chunks of about the same number
+-- of rows. Every value has its place, from 0 to that number: the weight of the rows below it. An
+-- ideal edge is at each whole number between, and the value whose place is nearest becomes one.
+-- This reads the table, so it sets no search_path: views and row security may need the caller's.
+create function pmpp._key_edges(root pg_class, key name, type text, collation_clause text, chunks integer)
+returns text[]
+language plpgsql volatile parallel unsafe security invoker
+as $$
+declare
+    edges pg_catalog.text[];
+begin
+    execute pg_catalog.format(
+        $query$
+        with weight (value, below, own) as (%s),
+        value as (
+            select value, pg_catalog.sum(below) as below, pg_catalog.sum(own) as own from weight group by value
+        ), ranked as (
+            select value,
+                   pg_catalog.sum(below operator(pg_catalog.+) own) over (order by value nulls first)
+                       operator(pg_catalog.-) own as rank,
+                   pg_catalog.sum(below operator(pg_catalog.+) own) over () as total
+              from value
+        ), placed as (
+            select value, $1 operator(pg_catalog.*) rank operator(pg_catalog./) total as place
+              from ranked where rank operator(pg_catalog.>) 0
+        ), nearest as (
+            select value,
+                   coalesce((pg_catalog.lag(place) over (order by value) operator(pg_catalog.+) place)
+                       operator(pg_catalog./) 2, 0) as start,
+                   least((place operator(pg_catalog.+) pg_catalog.lead(place) over (order by value))
+                       operator(pg_catalog./) 2, $1 operator(pg_catalog.-) 1) as stop
+              from placed
+        )
+        select pg_catalog.array_agg(pg_catalog.format('%%L::%%s', value, $2) order by value)
+          from nearest where pg_catalog.floor(stop) operator(pg_catalog.>) pg_catalog.floor(start)
+        $query$,
+        pmpp._key_weights(root, key, pg_catalog.concat(type, collation_clause)))
+    into edges using chunks, type;
+    return coalesce(edges, '{}');
+end
+$$;
+comment on function pmpp._key_edges(pg_class, name, text, text, integer) is
+    'internal: the values at which to cut a column, as literals';
+revoke all on function pmpp._key_edges(pg_class, name, text, text, integer) from public;
+grant execute on function pmpp._key_edges(pg_class, name, text, text, integer) to pmpp;
+
+create function pmpp._key_conditions(key name, null_test text, less text, not_less text, edges text[])
+returns text[]
+language sql immutable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+    select array(
         select case
             when cardinality(edges) = 0 then 'true'
-            when i = 0 then format('(%1$I %2$s or %1$I %3$s %4$s)', key,
-                case type.typtype when 'c' then 'is not distinct from null' else 'is null' end,
-                operators.less, edges[1])
-            when i = cardinality(edges) then format('(%I %s %s)', key, operators.not_less, edges[i])
-            else format('(%1$I %2$s %3$s and %1$I %4$s %5$s)', key,
-                operators.not_less, edges[i], operators.less, edges[i + 1])
+            when i = 0 then format('(%1$I %2$s or %1$I %3$s %4$s)', key, null_test, less, edges[1])
+            when i = cardinality(edges) then format('(%I %s %s)', key, not_less, edges[i])
+            else format('(%1$I %2$s %3$s and %1$I %4$s %5$s)', key, not_less, edges[i], less, edges[i + 1])
             end
           from generate_series(0, cardinality(edges)) i
          order by i
-    ));
+    )
+$$;
+comment on function pmpp._key_conditions(name, text, text, text, text[]) is
+    'internal: a condition for each range between two edges, and for what is below and above all';
+revoke all on function pmpp._key_conditions(name, text, text, text, text[]) from public;
+grant execute on function pmpp._key_conditions(name, text, text, text, text[]) to pmpp;
+
+-- The settings make literals that every session reads as the same value. DateStyle keeps its order
+-- of day and month, which views may need.
+create function pmpp.by_key(tbl regclass, key name, query text, chunks integer default null) returns text[]
+language plpgsql volatile parallel unsafe security invoker
+set datestyle = 'ISO'
+set intervalstyle = 'postgres'
+set extra_float_digits = 1
+as $$
+declare
+    root pg_catalog.pg_class := pmpp._relation_to_cut(tbl, 'tbl', '{r,p,f,m,v}', 'Give a table or a view.');
+    col pg_catalog.record;
+    edges pg_catalog.text[];
+begin
+    select * into col from pmpp._key_column(tbl, key);
+    edges := pmpp._key_edges(root, key, col.type_name, col.collation_clause, pmpp._chunk_count(chunks));
+    return pmpp._cut(
+        query, '{chunk}', pmpp._key_conditions(key, col.null_test, col.less, col.not_less, edges));
 end
 $$;
 comment on function pmpp.by_key(regclass, name, text, integer) is

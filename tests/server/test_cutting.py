@@ -265,6 +265,24 @@ def test_rights(
     assert len(cut(conn, "by_key", "secret", "k", query, 4)) == 2
 
 
+def test_settings_of_the_caller(db: psycopg.Connection) -> None:
+    """What by_key reads is read under the caller's settings, and what it writes is not."""
+    db.execute("create schema rates; set search_path = rates, public; set datestyle = 'SQL, DMY'")
+    db.execute("create table rate as select 2 as factor")
+    db.execute("create function factor() returns int language sql as 'select factor from rate'")
+    db.execute(
+        "create table text_file as select '31/' || i || '/2024' as day from unnest('{1,3,5,7}'::int[]) i"
+    )
+    db.execute("create view seen as select factor() * 2 as k, day::date from text_file")
+    assert cut(db, "by_key", "seen", "k", "{chunk}", 2) == ["true"]
+    first, second = cut(db, "by_key", "seen", "day", "{chunk}", 2)
+    assert second == "(day operator(pg_catalog.>=) '2024-05-31'::pg_catalog.date)"
+    # names of the caller's hide none that by_key uses
+    db.execute("create domain rates.text as int; create domain rates.float8 as int")
+    db.execute("create domain rates.record as int; set search_path = rates, pg_catalog")
+    assert cut(db, "by_key", "seen", "day", "{chunk}", 2) == [first, second]
+
+
 def test_cancel(db: psycopg.Connection) -> None:
     """A by_key that has to read for long can be cancelled."""
     db.execute(
