@@ -216,6 +216,7 @@ declare
     col pg_catalog.record;
     edges pg_catalog.text[];
 begin
+    perform pmpp._cut(query, '{chunk}', '{}'); -- an error before a long read
     select * into col from pmpp._key_column(tbl, key);
     edges := pmpp._key_edges(root, key, col.type_name, col.collation_clause, pmpp._chunk_count(chunks));
     return pmpp._cut(

@@ -284,10 +284,12 @@ def test_settings_of_the_caller(db: psycopg.Connection) -> None:
 
 
 def test_cancel(db: psycopg.Connection) -> None:
-    """A by_key that has to read for long can be cancelled."""
+    """A by_key that has to read for long can be cancelled, and does not begin with bad input."""
     db.execute(
         "create view slow as select i, pg_sleep(100)::text as k from generate_series(1, 9) i"
     )
     db.execute("set statement_timeout = '100ms'")
     with pytest.raises(psycopg.errors.QueryCanceled):
         cut(db, "by_key", "slow", "k", "select i from slow where {chunk}")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="does not contain"):
+        cut(db, "by_key", "slow", "k", "select i from slow")
