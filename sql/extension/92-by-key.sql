@@ -91,10 +91,11 @@ revoke all on function pmpp._key_weights(pg_class, name, text) from public;
 grant execute on function pmpp._key_weights(pg_class, name, text) to pmpp;
 
 -- How conditions on a column are written. Operators compare it with literals of the type that its
--- domain is over. A row of nulls is null, but ordered like other rows.
+-- domain is over, and take no domains over enums. A row of nulls is null, but ordered like other rows.
 create function pmpp._key_column(
     tbl regclass, key name,
-    out type_name text, out collation_clause text, out null_test text, out less text, out not_less text
+    out type_name text, out collation_clause text,
+    out operand text, out null_test text, out less text, out not_less text
 )
 language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
@@ -127,6 +128,8 @@ begin
           from pg_collation c join pg_namespace n on n.oid = c.collnamespace
          where c.oid = attribute.attcollation
     );
+    operand := format('%I', key)
+        || case when type.typtype = 'e' and type.oid <> attribute.atttypid then '::' || type_name else '' end;
     null_test := case type.typtype when 'c' then 'is not distinct from null' else 'is null' end;
     select o.less, o.not_less into less, not_less from pmpp._order_operators(type.oid) o;
 end
@@ -182,7 +185,7 @@ comment on function pmpp._key_edges(pg_class, name, text, text, integer) is
 revoke all on function pmpp._key_edges(pg_class, name, text, text, integer) from public;
 grant execute on function pmpp._key_edges(pg_class, name, text, text, integer) to pmpp;
 
-create function pmpp._key_conditions(key name, null_test text, less text, not_less text, edges text[])
+create function pmpp._key_conditions(operand text, null_test text, less text, not_less text, edges text[])
 returns text[]
 language sql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
@@ -190,18 +193,18 @@ as $$
     select array(
         select case
             when cardinality(edges) = 0 then 'true'
-            when i = 0 then format('(%1$I %2$s or %1$I %3$s %4$s)', key, null_test, less, edges[1])
-            when i = cardinality(edges) then format('(%I %s %s)', key, not_less, edges[i])
-            else format('(%1$I %2$s %3$s and %1$I %4$s %5$s)', key, not_less, edges[i], less, edges[i + 1])
+            when i = 0 then format('(%1$s %2$s or %1$s %3$s %4$s)', operand, null_test, less, edges[1])
+            when i = cardinality(edges) then format('(%s %s %s)', operand, not_less, edges[i])
+            else format('(%1$s %2$s %3$s and %1$s %4$s %5$s)', operand, not_less, edges[i], less, edges[i + 1])
             end
           from generate_series(0, cardinality(edges)) i
          order by i
     )
 $$;
-comment on function pmpp._key_conditions(name, text, text, text, text[]) is
+comment on function pmpp._key_conditions(text, text, text, text, text[]) is
     'internal: a condition for each range between two edges, and for what is below and above all';
-revoke all on function pmpp._key_conditions(name, text, text, text, text[]) from public;
-grant execute on function pmpp._key_conditions(name, text, text, text, text[]) to pmpp;
+revoke all on function pmpp._key_conditions(text, text, text, text, text[]) from public;
+grant execute on function pmpp._key_conditions(text, text, text, text, text[]) to pmpp;
 
 -- The settings make literals that every session reads as the same value. DateStyle keeps its order
 -- of day and month, which views may need.
@@ -220,7 +223,7 @@ begin
     select * into col from pmpp._key_column(tbl, key);
     edges := pmpp._key_edges(root, key, col.type_name, col.collation_clause, pmpp._chunk_count(chunks));
     return pmpp._cut(
-        query, '{chunk}', pmpp._key_conditions(key, col.null_test, col.less, col.not_less, edges));
+        query, '{chunk}', pmpp._key_conditions(col.operand, col.null_test, col.less, col.not_less, edges));
 end
 $$;
 comment on function pmpp.by_key(regclass, name, text, integer) is

@@ -25,6 +25,7 @@ TYPES = """
     create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     create type mood as enum ('sad', 'ok', 'happy');
     create domain short as varchar(3) collate "C";
+    create domain temper as mood;
     create type pair as (a int, b text);
     create schema elsewhere;
     create extension citext schema elsewhere;
@@ -56,6 +57,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "name": words,
     "short": words.map(lambda word: word[:3]),
     "mood": st.sampled_from(["sad", "ok", "happy"]),
+    "temper": st.sampled_from(["sad", "ok", "happy"]),
     "date": days | st.sampled_from(["infinity", "-infinity", "0044-03-15 BC"]),
     "timestamp": st.datetimes(),
     "timestamptz": st.datetimes(datetime(1, 1, 2), timezones=st.just(timezone.utc)),
