@@ -139,6 +139,20 @@ comment on function pmpp._key_column(regclass, name) is
 revoke all on function pmpp._key_column(regclass, name) from public;
 grant execute on function pmpp._key_column(regclass, name) to pmpp;
 
+-- With its own search_path, under which the names of tables and the like are written with schemas.
+create function pmpp._key_literal(value anyelement, type text) returns text
+language plpgsql stable parallel safe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return format('%L::%s', value, type);
+end
+$$;
+comment on function pmpp._key_literal(anyelement, text) is
+    'internal: a value as a literal that means the same in every session';
+revoke all on function pmpp._key_literal(anyelement, text) from public;
+grant execute on function pmpp._key_literal(anyelement, text) to pmpp;
+
 -- The values, as literals, that cut a column into at most so many chunks of about the same number
 -- of rows. Every value has its place, from 0 to that number: the weight of the rows below it. An
 -- ideal edge is at each whole number between, and the value whose place is nearest becomes one.
@@ -172,7 +186,7 @@ begin
                        operator(pg_catalog./) 2, $1 operator(pg_catalog.-) 1) as stop
               from placed
         )
-        select pg_catalog.array_agg(pg_catalog.format('%%L::%%s', value, $2) order by value)
+        select pg_catalog.array_agg(pmpp._key_literal(value, $2) order by value)
           from nearest where pg_catalog.floor(stop) operator(pg_catalog.>) pg_catalog.floor(start)
         $query$,
         pmpp._key_weights(root, key, pg_catalog.concat(type, collation_clause)))

@@ -279,6 +279,9 @@ def test_settings_of_the_caller(db: psycopg.Connection) -> None:
     assert cut(db, "by_key", "seen", "k", "{chunk}", 2) == ["true"]
     first, second = cut(db, "by_key", "seen", "day", "{chunk}", 2)
     assert second == "(day operator(pg_catalog.>=) '2024-05-31'::pg_catalog.date)"
+    db.execute("create view tables as select t from unnest('{rate,text_file}'::regclass[]) t")
+    _, second_table = cut(db, "by_key", "tables", "t", "{chunk}", 2)
+    assert second_table == "(t operator(pg_catalog.>=) 'rates.text_file'::pg_catalog.regclass)"
     # names of the caller's hide none that by_key uses
     db.execute("create domain rates.text as int; create domain rates.float8 as int")
     db.execute("create domain rates.record as int; set search_path = rates, pg_catalog")
