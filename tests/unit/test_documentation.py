@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pmpp import errors
 from pmpp.settings import HINTS
+from psycopg import errors as conditions
 
 TOP = Path(__file__).parents[2]
 PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("doc/*.md"), *TOP.glob("python/*.md")])
@@ -66,7 +67,10 @@ def test_sqlstates() -> None:
     assert used
     table = (TOP / "doc/pmpp.md").read_text().partition("Errors of pmpp itself:")[2]
     documented = set(re.findall(r"`([0-9X][0-9A-Z]{4})`", table.partition("\n## ")[0]))
-    assert documented == used | set(re.findall(r'sqlstate="(\w+)"', SCRIPT))
+    used |= set(re.findall(r'sqlstate="(\w+)"', SCRIPT))
+    for condition, _ in raised_in_sql():
+        used.add(getattr(conditions, condition.title().replace("_", "")).sqlstate)
+    assert documented == used
 
 
 def test_messages_exist() -> None:
@@ -84,6 +88,14 @@ def test_messages_are_documented() -> None:
     documented = [message for page in PAGES for message in listed(page)]
     found = [message for source in CODE.values() for message in without_hint(ast.parse(source))]
     assert len(found) > 10
+    in_sql = [
+        re.sub(r"%\w", ELLIPSIS, message)
+        for _, fields in raised_in_sql()
+        if "hint =" not in fields
+        for message in re.findall(r"message = (?:[\w.]*format\()?'(.*?)'[;,)\n]", fields)
+    ]
+    assert len(in_sql) > 10
+    found += in_sql
     assert [
         m for m in found if not any(all(part in m for part in parts(d)) for d in documented)
     ] == []
@@ -114,6 +126,11 @@ def test_help() -> None:
     described = set(re.findall(r"^([a-z-]+):.* ## \S", makefile, re.MULTILINE))
     assert declared - described == set()
     assert len(described) > 15
+
+
+def raised_in_sql() -> list[tuple[str, str]]:
+    """Return the condition and the fields of each error that the SQL functions raise."""
+    return re.findall(r"^\s*raise (\w+) using\s(.*?;)\n", SCRIPT, re.MULTILINE | re.DOTALL)
 
 
 def listed(page: Path) -> Iterator[str]:
