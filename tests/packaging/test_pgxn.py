@@ -18,7 +18,7 @@ def test_pgxn(installation: Installation, server: Cluster) -> None:
     with ZipFile(archive) as zipped:
         top = {name.split("/")[1] for name in zipped.namelist()} - {""}
     assert top == {
-        "CHANGELOG.md", "LICENSE", "META.json", "Makefile", "README.md",
+        "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "META.json", "Makefile", "README.md",
         "doc", "expected", "pmpp.control", "python", "sql", "tools",
     }  # fmt: skip
     before = installation.files().keys()
