@@ -49,7 +49,7 @@ ifeq ($(wildcard $(PGXS)),)
 
 .PHONY: all install uninstall installcheck clean
 all install uninstall installcheck clean:
-	@echo "pmpp needs the server development files of PostgreSQL (Debian: postgresql-server-dev-15)." >&2
+	@echo "pmpp needs PGXS, the files that extensions of PostgreSQL are built with (Debian: postgresql-client-15)." >&2
 	@echo "If they are installed, tell where: make PG_CONFIG=/path/to/pg_config" >&2
 	@exit 1
 
@@ -121,6 +121,7 @@ clean: ## remove build/
 .PHONY: dist deb
 
 dist: checkver | build ## make the zip for PGXN of what is committed, in build/
+	rm -f build/pmpp-*.zip
 	git -c safe.directory='*' archive --format=zip --prefix='pmpp-$(EXTVERSION)/' --output='build/pmpp-$(EXTVERSION).zip' HEAD
 
 deb: build/venv.done ## make a Debian package of what is committed, in build/, and test it (installs debhelper)

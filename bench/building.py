@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from pmpp import __version__ as version
 from testbed import Bench, Run
 
 TOP = Path(__file__).parents[1]
@@ -57,8 +58,7 @@ def check_installed(pg_config: str) -> None:
         subprocess.check_output([pg_config, option], text=True).strip()
         for option in ("--pkglibdir", "--sharedir")
     ]
-    script = next((TOP / "build").glob("pmpp--*.sql"), TOP / "build" / "pmpp.sql")
-    version = script.stem.removeprefix("pmpp--")
+    script = TOP / "build" / f"pmpp--{version}.sql"
     pairs = {script: Path(directories[1], "extension", script.name)}
     for file in (TOP / "python" / "src" / "pmpp").glob("*.py"):
         pairs[file] = Path(directories[0], "pmpp", version, "pmpp", file.name)
