@@ -10,6 +10,7 @@ interrupted. PostgreSQL refuses to run as root: there the server belongs to the 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -141,9 +142,7 @@ class Cluster:
             conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self.bindir / program), *arguments]
-        if os.getuid() == 0:
-            command = ["runuser", "-u", SERVER_USER, "--", *command]
+        command = _as_server_user([str(self.bindir / program), *arguments])
         # not a pipe: the server would inherit it and keep it open
         with (self.directory / "output").open("w+") as file:
             done = subprocess.run(
@@ -160,6 +159,11 @@ class Cluster:
         if done.returncode:
             log = self.log.read_text() if self.log.exists() else ""
             raise RuntimeError(f"{program} failed:\n{output}{log[-2000:]}")
+
+
+def _as_server_user(command: list[str]) -> list[str]:
+    """Return what runs a command as the user of the server: as root not the current one."""
+    return ["runuser", "-u", SERVER_USER, "--", *command] if os.getuid() == 0 else command
 
 
 def _bindir(pg_config: str) -> Path:
@@ -192,8 +196,8 @@ def main(arguments: Sequence[str]) -> int:
     finally:
         if keep:
             print(f"the server keeps running: psql -h {cluster.host} -p {cluster.port} -U postgres")
-            print(f"to remove it: runuser -u {SERVER_USER} -- {cluster.bindir}/pg_ctl stop "
-                  f"-D {cluster.data}; rm -rf {cluster.directory}")  # fmt: skip
+            stop = shlex.join(_as_server_user([f"{cluster.bindir}/pg_ctl", "stop"]))
+            print(f"to remove it: {stop} -D {cluster.data}; rm -rf {cluster.directory}")
         else:
             cluster.remove()
 
