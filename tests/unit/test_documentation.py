@@ -29,6 +29,7 @@ MESSAGES = re.compile(
 FOREIGN = (
     "permission denied for schema pmpp",
     "permission denied for table …",
+    "permission denied for view pg_config",
     "malformed record literal",
     "invalid byte sequence for encoding …",
     'extension "pmpp" must be installed in schema "pg_catalog"',
