@@ -105,7 +105,7 @@ install-package: all ## the part of install that copies the Python package
 	rm -rf '$(DESTDIR)$(PACKAGE_DIR)'
 	$(MKDIR_P) '$(DESTDIR)$(PACKAGE_DIR)'
 	cp -R build/package/. '$(DESTDIR)$(PACKAGE_DIR)'
-	chmod -R u=rwX,go=rX '$(DESTDIR)$(PACKAGE_DIR)'
+	chmod -R u=rwX,go=rX '$(DESTDIR)$(dir $(PACKAGE_DIR))'
 
 # The directory above stays if it has another version of pmpp.
 uninstall-package: ## the part of uninstall that removes the Python package

@@ -43,6 +43,20 @@ def test_destdir(installation: Installation, tree: Callable[..., Path], tmp_path
     assert [path for path in destdir.rglob("*") if path.is_file()] == []
 
 
+def test_umask(installation: Installation, tmp_path: Path) -> None:
+    """The server's user can read the package, also if those who install keep their files private."""
+    destdir = tmp_path / "destdir"
+    usual = os.umask(0o077)
+    try:
+        installation.make("install", f"DESTDIR={destdir}")
+    finally:
+        os.umask(usual)
+    package = destdir / str(installation.pkglibdir)[1:] / "pmpp"
+    files = [package, *package.rglob("*")]
+    assert len(files) > 100
+    assert [path for path in files if path.stat().st_mode & 0o004 == 0] == []
+
+
 def test_nothing_is_written_at_run_time(installation: Installation, server: Cluster) -> None:
     """Calls leave the files of the installation alone, even where the server could write."""
     installation.make("install")
