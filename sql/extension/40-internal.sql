@@ -85,7 +85,7 @@ language plpgsql volatile parallel unsafe security invoker
 as $$
 declare
     -- An error that was raised in Python comes with the name of its class in front.
-    plain pg_catalog.text := pg_catalog.regexp_replace(message, '^((plpy|spiexceptions)\.\w+: )+', '');
+    plain pg_catalog.text := pg_catalog.regexp_replace(message, '^((plpy|spiexceptions)[.][A-Za-z]+: )+', '');
     fields pg_catalog.text[] := pmpp._failure(sqlstate, plain, detail, hint);
 begin
     -- RAISE takes no field that is null, and one that is empty would be shown.
@@ -202,7 +202,8 @@ begin
             message = pg_catalog.format('the row type %s has no columns', row_type);
     end if;
 
-    if columns.can_unnest then
+    -- With array_nulls off the NULL of an array literal would be a string.
+    if columns.can_unnest and pg_catalog.current_setting('array_nulls') operator(pg_catalog.=) 'on' then
         statement := pg_catalog.format('select %s from (select pmpp._columns($1, %L, %L) as b) s',
             columns.unnested, columns.types, is_tagged);
     else

@@ -208,6 +208,16 @@ def test_scalars(
     assert values.execute(call, [connection, query, result_format]).fetchall() == expected  # type: ignore[arg-type]
 
 
+def test_nulls_without_array_nulls(db: psycopg.Connection, here: str) -> None:
+    """A null stays a null where the caller's session takes NULL in an array for a string."""
+    db.execute("create type pair as (a int, b text); set array_nulls = off")
+    query = "select null::int, unnest(array['a', null, 'NULL'])"
+    for form in ("select * from pmpp.distribute(null::pair, %s, array[%s])",
+                 "select (result).* from pmpp.broadcast_tagged(null::pair, array[%s], %s)"):  # fmt: skip
+        rows = db.execute(form, [here, query]).fetchall()  # type: ignore[arg-type]
+        assert rows == db.execute(query).fetchall()  # type: ignore[arg-type]
+
+
 def _example(strategy: st.SearchStrategy[object]) -> object:
     found: list[object] = []
 
