@@ -1,5 +1,6 @@
 -- The workers on this server, which are told by their application_name. Whoever may not see what a
--- session does in pg_stat_activity does not see it here at all.
+-- session does in pg_stat_activity does not see it here at all. No backslashes: they would depend on
+-- standard_conforming_strings.
 create view pmpp.activity as
 select a.pid,
        w.caller[1]::integer as caller_pid,
@@ -13,7 +14,7 @@ select a.pid,
        a.wait_event_type,
        a.wait_event
   from pg_catalog.pg_stat_activity a
- cross join lateral pg_catalog.regexp_match(a.application_name, '^pmpp (\d{1,9}) item (\d{1,9})$') w(caller)
+ cross join lateral pg_catalog.regexp_match(a.application_name, '^pmpp ([0-9]{1,9}) item ([0-9]{1,9})$') w(caller)
  where w.caller is not null
    and (pg_catalog.pg_has_role(a.usesysid, 'usage') or pg_catalog.pg_has_role('pg_read_all_stats', 'usage'));
 comment on view pmpp.activity is

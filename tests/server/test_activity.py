@@ -83,6 +83,13 @@ def test_activity(
     assert {pid for (pid,) in told} == pids
 
 
+def test_backslashes_in_strings(db: psycopg.Connection, here: str) -> None:
+    """The view is the same in a database where a backslash in a string is an escape."""
+    db.execute("set standard_conforming_strings = off; drop extension pmpp; create extension pmpp")
+    (row,) = db.execute(RUN, [here, ["select caller_pid from pmpp.activity"], 1]).fetchall()
+    assert row == (db.info.backend_pid,)
+
+
 def test_who_may_see_it(
     cluster: Cluster, db: psycopg.Connection, by_network: str, connect: Connect,
     new_role: Callable[..., str], start: Callable[..., threading.Thread],
