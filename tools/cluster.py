@@ -3,7 +3,7 @@
 
     tools/cluster.py [--keep] PG_CONFIG -- COMMAND...
 
-runs a command with PGHOST, PGPORT and PGUSER set, then removes the server again, also when
+runs a command with PGHOST, PGPORT, PGUSER and PG_CONFIG set, then removes the server again, also when
 interrupted. PostgreSQL refuses to run as root: there the server belongs to the user postgres.
 """
 
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         cluster.start()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
-        environment |= cluster.environment()
+        environment |= {**cluster.environment(), "PG_CONFIG": pg_config}
         return subprocess.run(command, env=environment, check=False).returncode
     except KeyboardInterrupt:
         return 130
