@@ -3,8 +3,8 @@
 
     tools/cluster.py [--keep] PG_CONFIG -- COMMAND...
 
-runs a command with PGHOST, PGPORT, PGUSER and PG_CONFIG set, then removes the server again, also when
-interrupted. PostgreSQL refuses to run as root: there the server belongs to the user postgres.
+runs a command with PGHOST, PGPORT, PGUSER and PG_CONFIG set, then removes the server again, also
+when interrupted. PostgreSQL refuses to run as root: there the server belongs to the user postgres.
 """
 
 from __future__ import annotations
