@@ -9,6 +9,9 @@ create function pg_temp.counts(setup text[]) returns table (n bigint) language s
      order by 1 $$;
 -- alone, and in a transaction of each isolation level, in which others commit meanwhile
 select * from pg_temp.counts(pmpp.same_snapshot());
+set quote_all_identifiers = on; -- here, and not there
+select * from pg_temp.counts(pmpp.same_snapshot());
+reset quote_all_identifiers;
 begin isolation level repeatable read;
 select count(*) from seen;
 select * from pmpp.meta('loopback', array['insert into seen values (2)'], num_workers => 1);
