@@ -46,3 +46,7 @@ drop function fits, tries;
 -- limit, and a result that is not wanted
 select * from pmpp.distribute(null::int, 'loopback', array['select generate_series(1, 10000)']) limit 1;
 select count(*) from pmpp.distribute(null::int, 'loopback', array['select generate_series(1, 10000)', 'select generate_series(1, 1001)', 'select 1 where false']);
+-- where PostgreSQL runs all it can in parallel: a manifest in JSON is read by a worker of its own
+set force_parallel_mode = on;
+select * from pmpp.distribute('[{"connection": "loopback", "query": "select 1", "num_workers": 1}]'::json) as (i int);
+reset force_parallel_mode;

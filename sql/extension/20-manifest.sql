@@ -62,13 +62,17 @@ create function pmpp._item_number(item jsonb, field text, place text) returns do
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    number numeric;
 begin
     perform pmpp._check_json_type(item -> field, 'number', format('%s: %s', place, field));
-    return (item ->> field)::double precision;
-exception
-    when numeric_value_out_of_range then
+    number := (item ->> field)::numeric;
+    -- The error of the cast cannot be caught instead: that is not allowed in a parallel query.
+    if abs(number) > 1e300 or number <> 0 and abs(number) < 1e-300 then
         raise invalid_parameter_value using
             message = format('%s: %s is out of range: %s', place, field, left(item ->> field, 20));
+    end if;
+    return number;
 end
 $$;
 comment on function pmpp._item_number(jsonb, text, text) is

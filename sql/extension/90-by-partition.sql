@@ -1,9 +1,10 @@
 -- Cutting a query into pieces. First what the three functions share.
 
 -- The relation itself, its partitions or children, and theirs. Left out are those that are being
--- detached and the temporary tables of other sessions, as in queries.
+-- detached and the temporary tables of other sessions, as in queries: so it is not for workers of
+-- a parallel query, which have none.
 create function pmpp._relation_tree(relation oid) returns setof pg_class
-language sql stable parallel safe security invoker
+language sql stable parallel restricted security invoker
 set search_path = pg_catalog, pg_temp
 as $$
     with recursive tree(member) as (
@@ -22,7 +23,7 @@ grant execute on function pmpp._relation_tree(oid) to pmpp;
 
 create function pmpp._relation_to_cut(relation regclass, argument text, kinds "char"[], hint text)
 returns pg_class
-language plpgsql stable parallel safe security invoker
+language plpgsql stable parallel restricted security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -80,7 +81,7 @@ revoke all on function pmpp._cut(text, text, text[]) from public;
 grant execute on function pmpp._cut(text, text, text[]) to pmpp;
 
 create function pmpp.by_partition(parent regclass, query text) returns text[]
-language plpgsql stable parallel safe security invoker
+language plpgsql stable parallel restricted security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare

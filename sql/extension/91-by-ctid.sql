@@ -17,7 +17,7 @@ revoke all on function pmpp._chunk_count(integer) from public;
 grant execute on function pmpp._chunk_count(integer) to pmpp;
 
 create function pmpp.by_ctid(tbl regclass, query text, chunks integer default null) returns text[]
-language plpgsql volatile parallel safe security invoker
+language plpgsql volatile parallel restricted security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
