@@ -26,7 +26,7 @@ begin
     create role pmpp nologin;
     comment on role pmpp is 'may use the functions of the extension pmpp; when no database has it any more: DROP ROLE pmpp';
 exception
-    when duplicate_object then null;
+    when duplicate_object or unique_violation then null; -- the latter if just now, for another database
 end
 $$;
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import marshal
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
 import pytest
 from cluster import SERVER_USER, Cluster
+from helpers import eventually
 from installation import Installation
 
 UNCHECKED_HASH = 1  # in a .pyc: use it without a look at the source
@@ -110,6 +113,31 @@ def test_schema_is_there(server: Cluster, installation: Installation) -> None:
             conn.execute("create extension pmpp")
         conn.execute("drop table pmpp.mine")
         conn.execute("create extension pmpp")
+
+
+def test_two_at_once(server: Cluster, installation: Installation) -> None:
+    """Two databases can create the extension, and the role with it, at the same time."""
+    installation.make("install")
+    with ExitStack() as stack:
+
+        def connect(dbname: str) -> psycopg.Connection:
+            return stack.enter_context(psycopg.connect(server.superuser(dbname), autocommit=True))
+
+        administrator = connect("postgres")
+        administrator.execute("drop extension if exists pmpp; drop role if exists pmpp")
+        administrator.execute("create database one")
+        administrator.execute("create database other")
+        one, other = connect("one"), connect("other")
+        one.execute("begin; create extension pmpp cascade")
+        waiting = threading.Thread(target=other.execute, args=["create extension pmpp cascade"])
+        waiting.start()
+        eventually(
+            server,
+            "exists (select from pg_stat_activity where datname = 'other' and wait_event_type = 'Lock')",
+        )
+        one.execute("commit")
+        waiting.join()
+        assert other.execute("select pmpp.num_cpus() > 0").fetchall() == [(True,)]
 
 
 def catalogs(conn: psycopg.Connection) -> dict[str, int]:
