@@ -68,7 +68,7 @@ begin
     perform pmpp._check_json_type(item -> field, 'number', format('%s: %s', place, field));
     number := (item ->> field)::numeric;
     -- The error of the cast cannot be caught instead: that is not allowed in a parallel query.
-    if abs(number) > 1e300 or number <> 0 and abs(number) < 1e-300 then
+    if abs(number) > 1.7976931348623157e308 or number <> 0 and abs(number) < 5e-324 then
         raise invalid_parameter_value using
             message = format('%s: %s is out of range: %s', place, field, left(item ->> field, 20));
     end if;
