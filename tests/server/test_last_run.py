@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from helpers import PASSWORD, notices
+from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
 STATUS = "select query_number, status, sqlstate from pmpp.last_run() order by 1"
@@ -63,7 +64,7 @@ def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     failing[2]["queries"] = [queries[2], queries[3]]  # type: ignore[index]
     with pytest.raises(psycopg.errors.DivisionByZero):
         db.execute(
-            "select * from pmpp.distribute(null::int, %s)", [psycopg.types.json.Jsonb(failing)]
+            "select * from pmpp.distribute(null::int, %s)", [Jsonb(failing)]
         )
     told = db.execute(
         "select item, query_number, status, sqlstate, message, rows, command_tag,"
@@ -102,6 +103,73 @@ def test_cancel(db: psycopg.Connection, there: str) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue):
         db.execute(RUN, [there, [], 1])
     assert db.execute(STATUS).fetchall() == []
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+@pytest.mark.parametrize(
+    ("row_type", "query", "sqlstate"),
+    [
+        ("int", "select 'x'", "22P02"),
+        ("never_two", "select 2", "P0001"),
+        ("short", "select 'abcd'", "22001"),
+    ],
+)
+def test_rows_that_cannot_be_delivered(
+    db: psycopg.Connection, there: str, on_error: str, row_type: str, query: str, sqlstate: str
+) -> None:
+    """A query whose rows PostgreSQL refuses has failed, and is left."""
+    db.execute(
+        """
+        create function refuse_two(i int) returns bool language plpgsql as
+            $$ begin if i = 2 then raise 'no two'; end if; return true; end $$;
+        create domain never_two as int check (refuse_two(value));
+        create type short as (a varchar(3))
+        """
+    )
+    db.execute(f"set pmpp.on_error = '{on_error}'")  # type: ignore[arg-type]
+    run = RUN.replace("int", row_type)
+    with pytest.raises(psycopg.Error, match="In a row of query 2 of item 1") as raised:
+        db.execute(run, [there, ["select 1", query], 1])  # type: ignore[arg-type]
+    assert raised.value.sqlstate == sqlstate
+    told = db.execute("select status, sqlstate, message, rows from pmpp.last_run()").fetchall()
+    message = raised.value.diag.message_primary
+    assert told == [("done", None, None, 1), ("failed", sqlstate, message, 0)]
+    ((left,),) = db.execute("select queries from unnest(pmpp.unfinished())").fetchall()
+    assert left == [query]
+
+
+def test_record_that_cannot_be_delivered(db: psycopg.Connection, there: str) -> None:
+    """Without a row type it is not known why, but it is not done."""
+    manifest = [{"connection": there, "queries": ["select 1", "select 'x'"], "num_workers": 1}]
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+        db.execute("select * from pmpp.distribute(%s) as (i int)", [Jsonb(manifest)])
+    assert db.execute(STATUS).fetchall() == [(1, "done", None), (2, "cancelled", None)]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        """select * from pmpp.distribute(null::int, '[{"connection": 5}]'::jsonb)""",
+        """select * from pmpp.distribute('[{"connection": 5}]'::json) as (i int)""",
+        "select * from pmpp.broadcast_tagged(null::int, '{}', 'select 1')",
+        "select * from pmpp.meta(null, array['select 1'])",
+    ],
+)
+def test_manifest_that_is_refused(db: psycopg.Connection, there: str, refused: str) -> None:
+    """A call that is not valid has run nothing: what an older one left must not be run again."""
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        db.execute(RUN, [there, ["select 1/0"], 1])
+    with pytest.raises(psycopg.errors.DataError):
+        db.execute(refused)  # type: ignore[arg-type]
+    assert db.execute(STATUS).fetchall() == []
+    assert db.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
+
+
+def test_it_stays_the_same(db: psycopg.Connection, there: str) -> None:
+    """Asked again, it says the same, to the microsecond."""
+    db.execute(RUN, [there, ["select 1", "select 2"], 1])
+    first = db.execute("select * from pmpp.last_run()").fetchall()
+    assert all(db.execute("select * from pmpp.last_run()").fetchall() == first for _ in range(20))
 
 
 def test_transaction_that_is_undone(db: psycopg.Connection, there: str) -> None:

@@ -194,6 +194,18 @@ def test_cancel(db: psycopg.Connection, remote: Cluster, there: str, got: Notice
                        " and state = 'active')")  # fmt: skip
 
 
+def test_other_columns(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """A query that returns other columns than the row type has fails like any other."""
+    other = ["select 2, 3", "set a.b to 1", "select 4; select"]
+    manifest = item(there, "select 1", *other, "select 5")
+    for form in ("polymorphic", "record"):
+        got.clear()
+        assert numbers(db, manifest, form=form) == [1, 5]
+        assert len(got) == 3
+        told = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
+        assert told[1:4] == [("failed", "42804", 0)] * 3
+
+
 def test_row_that_does_not_fit(db: psycopg.Connection, there: str, got: Notices) -> None:
     """A value that PostgreSQL refuses here ends the call: others may have been delivered."""
     with pytest.raises(psycopg.errors.InvalidTextRepresentation):

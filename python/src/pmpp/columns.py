@@ -38,19 +38,25 @@ class Columns:
         self._count = None if types is None else len(types)
         self._readers: dict[str, Reader] = {}
 
+    def check(self, delivery: Delivery) -> None:
+        """Raise a PmppError if a result does not have these columns."""
+        if delivery.result.status == ExecStatus.COMMAND_OK:
+            self._check_command(delivery.task)
+        else:
+            self._check_count(delivery.task, delivery.result.nfields)
+
     def batches(self, delivery: Delivery) -> Iterator[Batch]:
         """Yield the rows of a result, or one row for the tag of a command.
 
         Raises:
-            PmppError: if the result does not have these columns.
+            PmppError: if the result does not have these columns, or a value cannot be read.
         """
+        self.check(delivery)
         task, result = delivery.task, delivery.result
         if result.status == ExecStatus.COMMAND_OK:
-            self._check_command(task)
             tag = (result.command_status or b"").decode(errors="replace")
             yield from self._writer(task)([(task.sql, tag)])
             return
-        self._check_count(task, result.nfields)
         encoding = delivery.encoding
         try:
             casts = self._casts(task, result)

@@ -55,6 +55,8 @@ class Engine:
         limits: the most connections by server or host, see `Places`.
         check_interrupts: called every 50 ms; what it raises ends the run.
         on_notice: called with each notice of a remote, and with those of pmpp itself.
+        check: called with what was held back until its query was done, if the call is to
+            continue; a query that it raises a PmppError for has failed.
 
     Attributes:
         queue: the queries, and what became of them.
@@ -68,6 +70,7 @@ class Engine:
         limits: Mapping[str, int],
         check_interrupts: Callable[[], None],
         on_notice: Callable[[Notice], None],
+        check: Callable[[Delivery], None] = lambda delivery: None,
     ) -> None:
         by_item = {item.number: target for item, target in zip(items, targets, strict=True)}
         self.queue = WorkQueue(items, {n: target.label for n, target in by_item.items()})
@@ -77,6 +80,7 @@ class Engine:
         self._crews = [Crew(item, by_item[item.number]) for item in items]
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice
+        self._check = check
         self._progress = Progress(self.queue, settings.progress)
         self._notices: deque[Notice] = deque()
         self._delivered: deque[Delivery] = deque()
@@ -216,6 +220,8 @@ class Engine:
         try:
             encoding = session.encoding()
             yield from session.query(task, deliver)
+            for delivery in held:
+                self._check(delivery)
         except PmppError as ex:
             self.queue.fail(task, ex)
             if not self._continues:

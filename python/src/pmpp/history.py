@@ -18,8 +18,7 @@ def last_run(queue: WorkQueue, fit: Callable[[str], str]) -> list[Row]:
         queue: the queries.
         fit: makes a remote's text one that the local database can have.
     """
-    epoch = time.time() - time.monotonic()
-    return [_row(task, epoch, fit) for task in queue.tasks]
+    return [_row(task, queue.epoch, fit) for task in queue.tasks]
 
 
 def unfinished(queue: WorkQueue) -> list[Row]:

@@ -16,7 +16,7 @@ from . import history, manifest, targets
 from .catalog import Catalog, local_error
 from .columns import Columns
 from .diagnostics import Notice
-from .engine import Engine
+from .engine import Delivery, Engine
 from .errors import PmppError
 from .rows import Batch, Write, as_columns, as_rows
 from .workqueue import Task, WorkQueue
@@ -31,12 +31,14 @@ class _Call:
     Attributes:
         has_front: True if the call comes from a front that catches its errors.
         failure: the error that ended it.
-        delivering: the query whose rows PostgreSQL converts at the moment.
+        queue: the queries, once they are known.
+        delivering: the one whose rows PostgreSQL converts at the moment.
     """
 
     def __init__(self, has_front: bool) -> None:
         self.has_front = has_front
         self.failure: PmppError | None = None
+        self.queue: WorkQueue | None = None
         self.delivering: Task | None = None
 
 
@@ -99,6 +101,8 @@ def columns(
 
 def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
     """Run a manifest in JSON, see `rows`."""
+    global _last_run
+    _last_run = None
     try:
         parsed = Catalog(plpy).manifest_of_json(query_manifest)
     except Exception as ex:
@@ -132,13 +136,16 @@ def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | N
         The same of the error behind it, if pmpp raised that. If PostgreSQL refused a value, the
         error as it was, with the query that gave the value added to its detail.
     """
-    global _failed_call
+    global _failed_call, _last_run
     call, _failed_call = _failed_call, None
+    if call is None and sqlstate.startswith("22"):  # the front has refused the manifest itself
+        _last_run = None
     if call is not None and call.failure is not None:
         error = call.failure
         return [error.sqlstate, error.message, error.detail, error.hint]
-    is_about_a_value = sqlstate[:2] in ("22", "23", "42")
-    if call is not None and call.delivering is not None and is_about_a_value:
+    is_about_a_value = sqlstate[:2] in ("22", "23", "42", "P0")
+    if call is not None and call.queue and call.delivering and is_about_a_value:
+        call.queue.fail(call.delivering, PmppError(message, sqlstate=sqlstate))
         detail = "\n".join(filter(None, [detail, f"In a row of {call.delivering}"]))
     return [sqlstate, message, detail or None, hint or None]
 
@@ -170,6 +177,7 @@ def _batches(
         catalog = Catalog(plpy)
         items = manifest.parse(query_manifest)
         caller = catalog.caller()
+        columns = Columns(catalog, column_types, write, is_tagged=is_tagged)
         engine = Engine(
             items,
             targets.resolve(plpy, catalog, caller, items),
@@ -177,17 +185,27 @@ def _batches(
             catalog.limits(),
             catalog.check_interrupts,
             lambda notice: _forward_notice(plpy, catalog, notice),
+            columns.check,
         )
+        call.queue = engine.queue
         _last_run = _Run(caller.name, engine.queue)
-        columns = Columns(catalog, column_types, write, is_tagged=is_tagged)
         for delivery in engine.run():
-            for number, batch in enumerate(columns.batches(delivery)):
+            for number, batch in enumerate(_read(columns, delivery, engine.queue)):
                 if number:
                     engine.go_on()
                 yield delivery.task, batch
             del delivery  # free the result before the next one is received
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
+
+
+def _read(columns: Columns, delivery: Delivery, queue: WorkQueue) -> Iterator[Batch]:
+    """Yield the rows of a result; if they cannot be read, its query has failed after all."""
+    try:
+        yield from columns.batches(delivery)
+    except PmppError as ex:
+        queue.fail(delivery.task, ex)
+        raise
 
 
 def _run_ahead(batches: Batches, limit: int) -> Batches:
@@ -230,7 +248,10 @@ class _Marked:
 
     def __del__(self) -> None:
         if self._under_conversion:
-            _remember(self._call)
+            call = self._call
+            if call.queue and call.delivering:  # whether it has failed is for `failure` to say
+                call.queue.cancel(call.delivering)
+            _remember(call)
 
 
 def _remember(call: _Call) -> None:

@@ -7,6 +7,7 @@ Pure bookkeeping, without connections. A query goes through these states:
          |---fail_waiting()---------------------> failed
                                |---abandon()----> cancelled
 
+One that is done leaves that state by fail() or cancel() if its rows cannot be delivered.
 The queries of an item leave the queue in the order given, each exactly once, to whichever
 connection of that item asks first.
 """
@@ -79,6 +80,7 @@ class WorkQueue:
     Attributes:
         tasks: all queries, in the order of the manifest.
         unfinished: how many queries are not started or running.
+        epoch: when the clock of `time.monotonic` was at 0, in seconds since 1970.
     """
 
     def __init__(self, items: Sequence[Item], labels: Mapping[int, str]) -> None:
@@ -88,6 +90,7 @@ class WorkQueue:
             for number, sql in enumerate(item.queries, 1)
         ]
         self.unfinished = len(self.tasks)
+        self.epoch = time.time() - time.monotonic()
         self._waiting: dict[int, deque[Task]] = {item.number: deque() for item in items}
         for task in self.tasks:
             self._waiting[task.item.number].append(task)
@@ -115,6 +118,10 @@ class WorkQueue:
         task.error = copy(error)  # without its traceback, which holds on to results
         self._end(task, FAILED)
 
+    def cancel(self, task: Task) -> None:
+        """Count a query as cancelled."""
+        self._end(task, CANCELLED)
+
     def fail_waiting(self, item: Item, error: PmppError) -> None:
         """Count all queries of an item that have not been taken as failed."""
         waiting = self._waiting[item.number]
@@ -125,7 +132,7 @@ class WorkQueue:
         """Count all queries that are running as cancelled."""
         for task in self.tasks:
             if task.status == RUNNING:
-                self._end(task, CANCELLED)
+                self.cancel(task)
 
     def failure_of_all(self) -> PmppError | None:
         """Return an error if there is no query that has not failed."""
@@ -143,8 +150,9 @@ class WorkQueue:
         )
 
     def _end(self, task: Task, status: str) -> None:
+        if task.status in (NOT_STARTED, RUNNING):
+            task.ended = time.monotonic() if task.started is not None else None
+            self.unfinished -= 1
         task.status = status
-        task.ended = time.monotonic() if task.started is not None else None
         if status != DONE:  # what came before it failed is not delivered
             task.rows, task.tag = 0, None
-        self.unfinished -= 1
