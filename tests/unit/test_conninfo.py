@@ -42,6 +42,38 @@ def test_label_shows_no_secret(text: str, label: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:1/secret@db/shop",
+        "postgresql://me:1@secret@db/shop",
+        "postgres://me:1@secret/2@db/shop",
+    ],
+)
+def test_part_of_a_password_is_not_taken_for_a_host(text: str) -> None:
+    """A URI whose password is not written as it must be is refused, without showing it."""
+    with pytest.raises(
+        PmppError, match="connection is a URI with an @ where none can be"
+    ) as raised:
+        from_string("item 1", text, SUPERUSER)
+    assert "write @ as %40 and / as %2F" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("dbname=shop", []),
+        ("host=a,b", ["a", "b"]),
+        ("hostaddr=1.2.3.4", ["1.2.3.4"]),
+        ("host=a hostaddr=1.2.3.4", ["a", "1.2.3.4"]),
+        ("postgresql://me:1%2Fsecret%40x@db/shop?application_name=a/b@c", ["db"]),
+    ],
+)
+def test_names_that_limits_know(text: str, names: list[str]) -> None:
+    """A limit applies to every host that is written, as a name or as an address."""
+    assert from_string("item 1", text, SUPERUSER).names == names
+
+
+@pytest.mark.parametrize(
     "keyword",
     [
         "passfile",

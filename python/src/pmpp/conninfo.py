@@ -73,6 +73,7 @@ DEFAULTS = {
 NO_FILE = "/dev/null/none"
 
 _WORD = re.compile(r"\w[\w$-]*")
+_MISREAD_URI = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^?]*/[^?]*@)")
 
 
 class Caller(NamedTuple):
@@ -206,6 +207,12 @@ def unknown_connection(where: str, text: str) -> PmppError:
 
 
 def _parse(where: str, text: str) -> dict[str, str]:
+    if _MISREAD_URI.match(text):  # libpq would take a part of the password for a host
+        raise PmppError(
+            f"{where}: connection is a URI with an @ where none can be",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+            hint="In the names and the password in a URI, write @ as %40 and / as %2F.",
+        )
     try:
         options = Conninfo.parse(text.encode())
     except OperationalError:
@@ -246,7 +253,7 @@ def _target(
         full.setdefault("sslcert", NO_FILE)
         full.setdefault("sslkey", NO_FILE)
         full.setdefault("gssencmode", "disable")
-    hosts = (full.get("host") or full.get("hostaddr") or "").split(",")
+    hosts = f"{full.get('host', '')},{full.get('hostaddr', '')}".split(",")
     names = [name for name in (server, *hosts) if name]
     return Target(label, names, full, must_use_password)
 
