@@ -252,3 +252,15 @@ def test_high_file_descriptors(here: str) -> None:
         for descriptor in low:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("result_format", [None, "text"])
+def test_held_results_are_bounded(here: str, result_format: str | None) -> None:
+    """What is held until its query is done counts as one result, also where it could come in parts."""
+    query = "select generate_series(1, 1000000)"
+    run = engine(
+        {"connection": here, "queries": [query], "result_format": result_format},
+        settings=Settings(on_error="continue", max_result_size=1_000_000),
+    )
+    with pytest.raises(PmppError, match="larger than pmpp.max_result_size"):
+        rows(run.run())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -57,6 +60,36 @@ def test_wrong_password(
     failed = f'password authentication failed for user "{role}"'
     log = cluster.log.read_text().splitlines()
     assert len([line for line in log if failed in line and "DETAIL:" not in line]) == 1
+
+
+def test_session_that_is_ended_at_once(db: psycopg.Connection) -> None:
+    """A connection that the remote ends with an error before a query was sent is tried again."""
+
+    def message(kind: bytes, body: bytes) -> bytes:
+        return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+    version = message(b"S", b"server_version\x0015.0\0")
+    ready = message(b"R", bytes(4)) + version + message(b"Z", b"I")
+    ended = message(b"E", b"SFATAL\0VFATAL\0C57P01\0Mgoing down\0\0")
+    starts = []
+
+    def serve() -> None:
+        with suppress(OSError):  # when it is closed
+            while True:
+                with listener.accept()[0] as connection:
+                    starts.append(connection.recv(1000))
+                    connection.sendall(ready)
+                    connection.recv(1000)
+                    connection.sendall(ended)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        db.execute("set pmpp.connect_retries = 2")
+        place = f"host=127.0.0.1 port={listener.getsockname()[1]} sslmode=disable"
+        with pytest.raises(psycopg.errors.AdminShutdown, match="going down"):
+            db.execute(RUN, [f"{place} gssencmode=disable", ["select 1"]])
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(starts) == 3
 
 
 def test_cancel_while_it_pauses(db: psycopg.Connection, there: str) -> None:

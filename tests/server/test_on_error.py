@@ -181,6 +181,13 @@ def test_queries_that_pmpp_refuses(
     )
 
 
+def test_smallest_result(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """If not even what pmpp itself asks for may come, it is told so."""
+    db.execute("set pmpp.max_result_size = 0")
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match=r"than pmpp\.max_result_size"):
+        numbers(db, item(there, "select 1"))
+
+
 def test_cancel(db: psycopg.Connection, remote: Cluster, there: str, got: Notices) -> None:
     """A cancel ends the call and what it runs, as it does without continuing."""
     db.execute("select pmpp._load()")  # or the time may be up while Python starts

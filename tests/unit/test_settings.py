@@ -29,6 +29,7 @@ def test_values() -> None:
         ("on_error", "maybe"),
         ("max_workers", "0"),
         ("max_workers", "many"),
+        ("max_workers", "1_0"),
         ("connect_retries", "-1"),
         ("max_result_size", "huge"),
         ("progress", "often"),

@@ -59,8 +59,10 @@ class Session(Link):
                 yield from self._configure()
                 return
             except PmppError as ex:
+                was_dropped = self.pgconn is not None and self.pgconn.status != ConnStatus.OK
+                was_refused = isinstance(ex, ConnectError) and not ex.sent_password
                 self.close()
-                if not retries or not _may_pass(ex):
+                if not (retries and (was_dropped or was_refused)):
                     raise
             yield from pause(seconds)
             seconds = min(2 * seconds, LONGEST_PAUSE)
@@ -91,7 +93,8 @@ class Session(Link):
     def query(self, task: Task, deliver: Deliver) -> Steps[None]:
         """Run a query and hand over every result of it, in order.
 
-        A result comes whole, or in chunks of CHUNK_ROWS rows if libpq can (17 and later).
+        A result comes whole, or in chunks of CHUNK_ROWS rows if libpq can (17 and later) and
+        the first error ends the call.
 
         Raises:
             PmppError: if the query fails, with the remote's own fields.
@@ -103,7 +106,7 @@ class Session(Link):
             self._send(task, "send_query_params", statement, None)
         else:
             yield from self._send_binary(statement, task)
-        if HAS_CHUNKS:
+        if HAS_CHUNKS and self._settings.on_error == "stop":  # else it is to be held as a whole
             self._send(task, "set_chunked_rows_mode", CHUNK_ROWS)
         if not self._reads_money:
             deliver = self._without_money(task, deliver)
@@ -136,7 +139,7 @@ class Session(Link):
         try:
             yield from self.run(command, f"{self.where} on {self.label}")
         except PmppError:
-            if self._conn.status != ConnStatus.OK:
+            if self.is_running or self._conn.status != ConnStatus.OK:
                 raise
             return False
         return True
@@ -192,10 +195,3 @@ class Session(Link):
             deliver(result)
 
         return checked
-
-
-def _may_pass(error: PmppError) -> bool:
-    """Return True if a connection may succeed later: it was refused or dropped."""
-    if isinstance(error, ConnectError):
-        return not error.sent_password
-    return error.sqlstate == errors.CONNECTION_FAILURE

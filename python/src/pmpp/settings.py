@@ -86,6 +86,6 @@ def _on_error(text: str) -> str:
 
 def _number(text: str, least: int) -> int:
     number = int(text)
-    if number < least:
+    if number < least or "_" in text:  # which Python allows between digits
         raise ValueError
     return number
