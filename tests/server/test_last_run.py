@@ -63,9 +63,7 @@ def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     failing = [first, *({**first, "queries": [query]} for query in queries[1:3])]
     failing[2]["queries"] = [queries[2], queries[3]]  # type: ignore[index]
     with pytest.raises(psycopg.errors.DivisionByZero):
-        db.execute(
-            "select * from pmpp.distribute(null::int, %s)", [Jsonb(failing)]
-        )
+        db.execute("select * from pmpp.distribute(null::int, %s)", [Jsonb(failing)])
     told = db.execute(
         "select item, query_number, status, sqlstate, message, rows, command_tag,"
         "       started is null, duration is null, pid is null from pmpp.last_run()"

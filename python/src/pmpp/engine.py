@@ -70,7 +70,7 @@ class Engine:
         limits: Mapping[str, int],
         check_interrupts: Callable[[], None],
         on_notice: Callable[[Notice], None],
-        check: Callable[[Delivery], None] = lambda delivery: None,
+        check: Callable[[Delivery], None] = lambda _: None,
     ) -> None:
         by_item = {item.number: target for item, target in zip(items, targets, strict=True)}
         self.queue = WorkQueue(items, {n: target.label for n, target in by_item.items()})
