@@ -262,5 +262,5 @@ def test_held_results_are_bounded(here: str, result_format: str | None) -> None:
         {"connection": here, "queries": [query], "result_format": result_format},
         settings=Settings(on_error="continue", max_result_size=1_000_000),
     )
-    with pytest.raises(PmppError, match="larger than pmpp.max_result_size"):
+    with pytest.raises(PmppError, match=r"larger than pmpp\.max_result_size"):
         rows(run.run())
