@@ -205,12 +205,16 @@ def test_other_columns(db: psycopg.Connection, there: str, got: Notices) -> None
     """A query that returns other columns than the row type has fails like any other."""
     other = ["select 2, 3", "set a.b to 1", "select 4; select"]
     manifest = item(there, "select 1", *other, "select 5")
-    for form in ("polymorphic", "record"):
-        got.clear()
-        assert numbers(db, manifest, form=form) == [1, 5]
-        assert len(got) == 3
-        told = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
-        assert told[1:4] == [("failed", "42804", 0)] * 3
+    assert numbers(db, manifest) == [1, 5]
+    assert len(got) == 3
+    told = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
+    assert told[1:4] == [("failed", "42804", 0)] * 3
+    # without a row type the first result decides how many columns there are: it may be the odd one
+    first, second = "select 2, 3 where false", "select 1"
+    with pytest.raises(psycopg.errors.DatatypeMismatch, match="expected 2, got 1"):
+        numbers(db, item(there, first, second), form="record")
+    told = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
+    assert told == [("done", None, 0), ("failed", "42804", 0)]
 
 
 def test_row_that_does_not_fit(db: psycopg.Connection, there: str, got: Notices) -> None:

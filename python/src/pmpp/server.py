@@ -185,7 +185,7 @@ def _batches(
             catalog.limits(),
             catalog.check_interrupts,
             lambda notice: _forward_notice(plpy, catalog, notice),
-            columns.check,
+            columns.check if column_types is not None else lambda _: None,
         )
         call.queue = engine.queue
         _last_run = _Run(caller.name, engine.queue)
