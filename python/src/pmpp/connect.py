@@ -8,7 +8,7 @@ from collections.abc import Callable
 import psycopg
 from psycopg import OperationalError
 from psycopg.conninfo import conninfo_attempts, make_conninfo
-from psycopg.pq import PGconn, PollingStatus, abc
+from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
 
 from . import diagnostics, errors
 from .conninfo import Target
@@ -71,11 +71,15 @@ def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[a
     pgconn = PGconn.connect_start(make_conninfo("", **params).encode())
     try:
         pgconn.notice_handler = lambda result: on_notice(diagnostics.notice(result))
-        while (status := pgconn.connect_poll()) != PollingStatus.OK:
+        # Not polled before there is something to see: libpq would take the socket for connected,
+        # and not tell why it never was.
+        status = PollingStatus.WRITING if pgconn.status != ConnStatus.BAD else PollingStatus.FAILED
+        while status != PollingStatus.OK:
             if status == PollingStatus.FAILED:
                 refused = _RefusedWithPassword if pgconn.used_password else OperationalError
                 raise refused(pgconn.get_error_message())
-            yield Wait(pgconn.socket, _EVENTS[PollingStatus(status)], deadline)
+            yield Wait(pgconn.socket, _EVENTS[status], deadline)
+            status = PollingStatus(pgconn.connect_poll())
     except BaseException:
         pgconn.finish()
         raise
