@@ -12,7 +12,7 @@ from cluster import Cluster
 from helpers import PG_CONFIG, TRUST
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg import sql
+from psycopg import errors, sql
 
 Strategy = st.SearchStrategy[str]
 
@@ -216,6 +216,18 @@ def test_nulls_without_array_nulls(db: psycopg.Connection, here: str) -> None:
                  "select (result).* from pmpp.broadcast_tagged(null::pair, array[%s], %s)"):  # fmt: skip
         rows = db.execute(form, [here, query]).fetchall()  # type: ignore[arg-type]
         assert rows == db.execute(query).fetchall()  # type: ignore[arg-type]
+
+
+def test_binary_cursor(values: psycopg.Connection, there: str) -> None:
+    """What comes in binary unasked is read, or refused in words."""
+    call = (
+        "select d::text from pmpp.distribute(null::numeric, %s, array['fetch all from c'],"
+        " setup_commands => array['begin', 'declare c binary cursor for select ' || %s]) d"
+    )
+    assert values.execute(call, [there, "77"]).fetchall() == [("77",)]
+    with pytest.raises(errors.FeatureNotSupported, match="came in binary") as raised:
+        values.execute(call, [there, "1.5::numeric"])
+    assert "query 1 of item 1" in str(raised.value.diag.message_detail)
 
 
 def _example(strategy: st.SearchStrategy[object]) -> object:

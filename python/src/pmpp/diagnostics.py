@@ -36,7 +36,9 @@ class Notice(NamedTuple):
 def notice(result: abc.PGresult) -> Notice:
     """Read a notice; libpq lends its result only for the time of a callback."""
     return Notice(
-        severity=_field(result, DiagnosticField.SEVERITY_NONLOCALIZED) or "NOTICE",
+        # the first came with PostgreSQL 9.6; the other may be in another language
+        severity=_field(result, DiagnosticField.SEVERITY_NONLOCALIZED)
+        or ("WARNING" if _field(result, DiagnosticField.SEVERITY) == "WARNING" else "NOTICE"),
         message=_field(result, DiagnosticField.MESSAGE_PRIMARY) or "",
         detail=_field(result, DiagnosticField.MESSAGE_DETAIL),
         hint=_field(result, DiagnosticField.MESSAGE_HINT),
@@ -70,7 +72,7 @@ def failure(result: abc.PGresult, where: object, label: str) -> PmppError | None
         )
     sqlstate = _field(result, DiagnosticField.SQLSTATE) or ""
     message = _field(result, DiagnosticField.MESSAGE_PRIMARY)
-    if not (sqlstate or message):  # an error of libpq itself
+    if not (sqlstate or message or _field(result, DiagnosticField.SEVERITY)):  # of libpq itself
         return lost_connection(label, result.get_error_message(), where)
     detail = _field(result, DiagnosticField.MESSAGE_DETAIL)
     return PmppError(

@@ -121,10 +121,11 @@ class Session(Link):
         if pgconn.parameter_status(b"IntervalStyle") not in (None, b"postgres"):
             commands.append("set intervalstyle to postgres")
         if commands:
-            yield from self.run("; ".join(commands), self.where)
+            yield from self.run("; ".join(commands), f"{self.where} on {self.label}")
         # What follows is not to be had everywhere. Without the first, the remote notices
         # only when it next sends that nobody reads; without the last, money is refused.
         commands = []
+        self._reads_money = pgconn.server_version >= 90000
         if pgconn.server_version >= 140000:
             commands.append("set client_connection_check_interval to '1s'")
         if pgconn.server_version >= 90000:
@@ -189,8 +190,8 @@ class Session(Link):
                     f"{self.label} cannot write values of type money as they are read here",
                     sqlstate=errors.FEATURE_NOT_SUPPORTED,
                     detail=diagnostics.sentence(task),
-                    hint=f"It does not have the locale {self._settings.lc_monetary}, which is "
-                    "lc_monetary here. Have the query cast the column to numeric.",
+                    hint=f"Its lc_monetary could not be set to {self._settings.lc_monetary}, which "
+                    "it is here. Have the query cast the column to numeric.",
                 )
             deliver(result)
 
