@@ -9,6 +9,7 @@ when interrupted. PostgreSQL refuses to run as root: there the server belongs to
 
 from __future__ import annotations
 
+import getpass
 import os
 import shlex
 import shutil
@@ -48,6 +49,7 @@ class Cluster:
         environment: variables of the server process, which has few of its own.
         leads_to_itself: True if a connection string without host and port, used inside the
             server, is to lead back to it.
+        network: the namespace of the network that the server is in, if not the machine's own.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Cluster:
         *,
         bindir: Path | None = None,
         leads_to_itself: bool = False,
+        network: str | None = None,
     ) -> None:
         self.bindir = bindir or _bindir(pg_config)
         self.port = free_port()
@@ -67,6 +70,7 @@ class Cluster:
         self.log = self.directory / "log"
         self._settings = {**SETTINGS, **(settings or {})}
         self._hba = [*hba, HBA]
+        self._network = network
         self._environment = {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
@@ -142,7 +146,7 @@ class Cluster:
             conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = _as_server_user([str(self.bindir / program), *arguments])
+        command = _as_server_user([str(self.bindir / program), *arguments], self._network)
         # not a pipe: the server would inherit it and keep it open
         with (self.directory / "output").open("w+") as file:
             done = subprocess.run(
@@ -161,9 +165,18 @@ class Cluster:
             raise RuntimeError(f"{program} failed:\n{output}{log[-2000:]}")
 
 
-def _as_server_user(command: list[str]) -> list[str]:
-    """Return what runs a command as the user of the server: as root not the current one."""
-    return ["runuser", "-u", SERVER_USER, "--", *command] if os.getuid() == 0 else command
+def _as_server_user(command: list[str], network: str | None = None) -> list[str]:
+    """Return what runs a command as the user of the server, who as root is not the current one.
+
+    If a network namespace is named, it runs there, which only root can bring about.
+    """
+    is_root = os.getuid() == 0
+    if is_root or network:
+        user = SERVER_USER if is_root else getpass.getuser()
+        command = ["runuser", "-u", user, "--", *command]
+    if network:
+        command = [*([] if is_root else ["sudo"]), "nsenter", f"--net=/run/netns/{network}", *command]
+    return command
 
 
 def _bindir(pg_config: str) -> Path:

@@ -11,11 +11,11 @@ import termios
 from collections.abc import Callable
 
 from psycopg import ConnectionInfo, NotSupportedError, OperationalError
-from psycopg.pq import ExecStatus, TransactionStatus, abc
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus, abc
 
 from . import diagnostics, errors
 from .errors import PmppError
-from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
+from .waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait
 
 Deliver = Callable[[abc.PGresult], None]
 
@@ -101,10 +101,11 @@ class Link:
         """Send what is still to be sent, then receive until the remote is ready again."""
         pgconn = self._conn
         failure: PmppError | None = None
+        fd = self._socket(pgconn)
         while self._flush(pgconn):
-            if (yield Wait(pgconn.socket, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
+            if (yield Wait(fd, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
                 self._receive(pgconn, where)
-        readable = Wait(pgconn.socket, EVENT_READ)
+        readable = Wait(fd, EVENT_READ)
         while True:
             while pgconn.is_busy():
                 yield readable
@@ -121,12 +122,20 @@ class Link:
         if failure:
             raise failure
 
-    # When sending or receiving fails, get_result() tells what the remote said before.
+    # When sending or receiving fails, get_result() tells what the remote said before. Of a lost
+    # connection libpq has no socket any more, and neither sends nor waits.
+
+    @staticmethod
+    def _socket(pgconn: abc.PGconn) -> int:
+        try:
+            return pgconn.socket
+        except OperationalError:
+            return NOTHING
 
     @staticmethod
     def _flush(pgconn: abc.PGconn) -> int:
         try:
-            return pgconn.flush()
+            return pgconn.flush() if pgconn.status == ConnStatus.OK else 0
         except OperationalError:
             return 0
 
