@@ -182,24 +182,19 @@ BINARY_TYPES: Mapping[int, Callable[[bytes], bytes | str]] = {
 def _adapters(encoding: str) -> AdaptersMap:
     """Return loaders that give str for every type, whatever psycopg has for it."""
     adapters = AdaptersMap()
-    adapters.register_loader(0, _UnknownBinaryLoader)
+    adapters.register_loader(0, _binary_loader(_refuse, encoding))  # as from a binary cursor
     adapters.register_loader(0, TextLoader if encoding == "utf-8" else _text_loader(encoding))
     for oid, convert in BINARY_TYPES.items():
         adapters.register_loader(oid, _binary_loader(convert, encoding))
     return adapters
 
 
-class _UnknownBinaryLoader(Loader):
-    """For what comes in binary unasked, as from a binary cursor."""
-
-    format = Format.BINARY
-
-    def load(self, data: Buffer) -> str:
-        raise PmppError(
-            "a value came in binary, and its type cannot be read so",
-            sqlstate=errors.FEATURE_NOT_SUPPORTED,
-            hint="Have the query cast the column to text.",
-        )
+def _refuse(_data: bytes) -> str:
+    raise PmppError(
+        "a value came in binary, and its type cannot be read so",
+        sqlstate=errors.FEATURE_NOT_SUPPORTED,
+        hint="Have the query cast the column to text.",
+    )
 
 
 def _text_loader(encoding: str) -> type[Loader]:

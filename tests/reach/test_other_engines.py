@@ -1,0 +1,117 @@
+"""What servers that are not PostgreSQL, or are very old, may answer: told by a listener here."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from helpers import notices
+from psycopg import errors
+
+CALL = "select t::text from pmpp.distribute(null::{}, %s, array['select 1'], num_workers => 1) t"
+MONEY = 790
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    """A message of the protocol."""
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def fields(**texts: str) -> bytes:
+    """The body of an error or a notice."""
+    return b"".join(name.encode() + text.encode() + b"\0" for name, text in texts.items()) + b"\0"
+
+
+def row(value: bytes, oid: int) -> bytes:
+    """A result of one row with one column."""
+    return (
+        message(b"T", struct.pack("!h", 1) + b"c\0" + struct.pack("!ihihih", 0, 0, oid, -1, -1, 0))
+        + message(b"D", struct.pack("!hi", 1, len(value)) + value)
+        + message(b"C", b"SELECT 1\0")
+    )
+
+
+@contextmanager
+def engine(answer: bytes, refused: bytes = b"", **parameters: str) -> Iterator[str]:
+    """Serve one connection; yields a connection string.
+
+    Args:
+        answer: what a query is answered with.
+        refused: what SET is answered with.
+        parameters: what is told about the server.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_serve, args=(listener, answer, refused, parameters))
+        thread.start()
+        yield f"host=127.0.0.1 port={listener.getsockname()[1]} dbname=x user=x sslmode=disable"
+        thread.join()
+
+
+def _serve(
+    listener: socket.socket, answer: bytes, refused: bytes, parameters: Mapping[str, str]
+) -> None:
+    ready = message(b"Z", b"I")
+    client, _ = listener.accept()
+    with client, client.makefile("rb") as received:
+        (length,) = struct.unpack("!i", received.read(4))
+        received.read(length - 4)
+        client.sendall(message(b"R", bytes(4)))
+        for name, value in parameters.items():
+            client.sendall(message(b"S", f"{name}\0{value}\0".encode()))
+        client.sendall(ready)
+        while received.read(1) == b"Q":
+            (length,) = struct.unpack("!i", received.read(4))
+            is_set = received.read(length - 4).startswith(b"set ")
+            client.sendall((refused if is_set else answer) + ready)
+
+
+def test_says_nothing_about_itself(caller: psycopg.Connection) -> None:
+    """A server that reports no parameters, not even its version, is called."""
+    with engine(row(b"7", 0)) as there:
+        assert caller.execute(CALL.format("int"), [there]).fetchall() == [("7",)]
+
+
+def test_warning_without_severity_in_english(caller: psycopg.Connection) -> None:
+    """A warning stays one, though servers before 9.6 write it in one field alone."""
+    warning = message(b"N", fields(S="WARNING", C="01000", M="beware"))
+    got = notices(caller)
+    with engine(warning + row(b"7", 23), server_version="8.0.2") as there:
+        caller.execute(CALL.format("int"), [there])
+    assert [(severity, text) for severity, text, *_ in got] == [("WARNING", "beware")]
+
+
+def test_error_without_a_word(caller: psycopg.Connection) -> None:
+    """An error without message and SQLSTATE is not taken for a lost connection."""
+    with (
+        engine(message(b"E", fields(S="ERROR"))) as there,
+        pytest.raises(errors.InternalError_, match="the remote gave no message") as raised,
+    ):
+        caller.execute(CALL.format("int"), [there])
+    assert "Query 1 of item 1" in str(raised.value.diag.message_detail)
+
+
+@pytest.mark.parametrize("version", ["8.4.22", "13.0"])
+def test_money(caller: psycopg.Connection, version: str) -> None:
+    """Money is refused where nothing says how it is written."""
+    refused = message(b"E", fields(S="ERROR", C="42704", M="no such parameter"))
+    with (
+        engine(row(b"1.234,56", MONEY), refused, server_version=version) as there,
+        pytest.raises(errors.FeatureNotSupported, match="cannot write values of type money"),
+    ):
+        caller.execute(CALL.format("money"), [there])
+
+
+def test_dates_in_another_style(caller: psycopg.Connection) -> None:
+    """A server that will not write dates as they are read is not asked for any."""
+    refused = message(b"E", fields(S="ERROR", C="0A000", M="DateStyle is fixed"))
+    with (
+        engine(row(b"01/02/2020", 1082), refused, DateStyle="SQL, DMY") as there,
+        pytest.raises(errors.FeatureNotSupported, match="DateStyle is fixed") as raised,
+    ):
+        caller.execute(CALL.format("date"), [there])
+    assert "Item 1 on host=127.0.0.1" in str(raised.value.diag.message_detail)
