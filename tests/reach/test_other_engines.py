@@ -27,10 +27,13 @@ def fields(**texts: str) -> bytes:
     return b"".join(name.encode() + text.encode() + b"\0" for name, text in texts.items()) + b"\0"
 
 
-def row(value: bytes, oid: int) -> bytes:
+def row(value: bytes, oid: int, *, is_binary: bool = False) -> bytes:
     """A result of one row with one column."""
     return (
-        message(b"T", struct.pack("!h", 1) + b"c\0" + struct.pack("!ihihih", 0, 0, oid, -1, -1, 0))
+        message(
+            b"T",
+            struct.pack("!h", 1) + b"c\0" + struct.pack("!ihihih", 0, 0, oid, -1, -1, is_binary),
+        )
         + message(b"D", struct.pack("!hi", 1, len(value)) + value)
         + message(b"C", b"SELECT 1\0")
     )
@@ -115,3 +118,14 @@ def test_dates_in_another_style(caller: psycopg.Connection) -> None:
     ):
         caller.execute(CALL.format("date"), [there])
     assert "Item 1 on host=127.0.0.1" in str(raised.value.diag.message_detail)
+
+
+@pytest.mark.parametrize(("oid", "value"), [(16, b"f"), (20, b"12"), (21, b"1"), (23, b"12345")])
+def test_text_that_is_called_binary(caller: psycopg.Connection, oid: int, value: bytes) -> None:
+    """A value that cannot be what the server says it is makes no wrong number."""
+    with (
+        engine(row(value, oid, is_binary=True)) as there,
+        pytest.raises(psycopg.DataError, match="not what its type looks like") as raised,
+    ):
+        caller.execute(CALL.format("text"), [there])
+    assert "query 1 of item 1" in str(raised.value.diag.message_detail)

@@ -150,8 +150,9 @@ def _uuid(data: bytes) -> str:
     return "-".join([digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]])
 
 
-def _integer(data: bytes) -> str:
-    return str(int.from_bytes(data, "big", signed=True))
+def _integer(layout: str) -> Callable[[bytes], str]:
+    unpack = struct.Struct(layout).unpack
+    return lambda data: str(unpack(data)[0])
 
 
 def _text(data: bytes) -> bytes:
@@ -161,14 +162,14 @@ def _text(data: bytes) -> bytes:
 # How values that came in binary are written: either as bytes of the connection's encoding or
 # as str. These types have the same oid on every server; all others are asked for in text.
 BINARY_TYPES: Mapping[int, Callable[[bytes], bytes | str]] = {
-    16: lambda data: "t" if data[0] else "f",  # bool
+    16: lambda data: "ft"[data[0]],  # bool
     17: lambda data: "\\x" + data.hex(),  # bytea
     19: _text,  # name
-    20: _integer,  # int8
-    21: _integer,  # int2
-    23: _integer,  # int4
+    20: _integer("!q"),  # int8
+    21: _integer("!h"),  # int2
+    23: _integer("!i"),  # int4
     25: _text,  # text
-    26: lambda data: str(int.from_bytes(data, "big")),  # oid
+    26: _integer("!I"),  # oid
     114: _text,  # json
     701: _float8,  # float8
     1042: _text,  # character
