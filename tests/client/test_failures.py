@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import threading
 from collections import deque
@@ -171,6 +173,40 @@ def test_timeout_of_sqlite(connect_shards: Open) -> None:
         assert_usable(cursor)
     with pytest.raises(ValueError, match="timeout must be more than 0 seconds, not -1"):
         cursor.execute("select 1", timeout=-1)
+
+
+def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
+    """After a rollback, results that were open meanwhile do not have new cursors interrupted."""
+    pdb = connect_shards("sqlite3")
+    counting = "with recursive c(n) as (select 1 union all select n + 1 from c) select {} from c"
+    opened = pdb.cursor().execute(counting.format("n"))
+    assert opened.fetchone() == (1,)
+    with pytest.raises(TimeoutError):
+        pdb.cursor().execute(counting.format("count(*)"), timeout=0.2)
+    pdb.rollback()
+    assert_no_rows(opened)
+    assert_usable(pdb.cursor())
+
+
+@on_each_postgres
+def test_server_that_hangs(
+    connect_shards: Open, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """A connection whose server does not even answer to being cancelled is cut."""
+    monkeypatch.setattr("pmpp.connection_threads._PATIENCE", 0.5)
+    pdb = connect_shards(driver, shards=range(3))
+    cursor = pdb.cursor().execute("select pg_backend_pid()", source=True)
+    pid = {source: row[0] for source, row in cursor}[1]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError) as caught:
+            cursor.execute("select 1", timeout=0.2)
+        assert "dbname=shard1" in caught.value.other_failures[0].__notes__[0]
+        with pytest.raises((psycopg.Error, psycopg2.Error)):
+            pdb.rollback()
+        pdb.close()
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_time_that_suffices(connect_shards: Open) -> None:

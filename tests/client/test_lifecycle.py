@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -170,3 +172,22 @@ def test_close_closes_all() -> None:
     for connection in connections:
         with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
             connection.execute("select 1")
+
+
+def test_forked_process() -> None:
+    """A forked process, which has no threads, is refused at once."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    with ParallelConnection([connection]) as pdb:
+        cursor = pdb.cursor()
+        child = os.fork()
+        if not child:
+            signal.alarm(60)
+            refused = 0
+            for use in (pdb.cursor, pdb.rollback, lambda: cursor.execute("select 1"), pdb.close):
+                with suppress(pdb.InterfaceError):
+                    use()
+                    continue
+                refused += 1
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+        assert cursor.execute("select 1").fetchall() == [(1,)]

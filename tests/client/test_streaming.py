@@ -95,6 +95,21 @@ def test_threads_of_what_was_forgotten(files: list[Path]) -> None:
         connection.close()
 
 
+def test_results_of_what_was_forgotten() -> None:
+    """A cursor that nobody has closed holds its result no longer than the program holds it."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    gc.disable()
+    try:
+        with ParallelConnection([connection], max_threads=1) as pdb:
+            cursor = pdb.cursor().execute("create table t as select 1 as n union select 2")
+            cursor.execute("insert into t select n from t")
+            pdb.commit()
+            pdb.cursor().execute("select n from t").fetchone()
+            cursor.execute("drop table t")  # which SQLite refuses while a result is open
+    finally:
+        gc.enable()
+
+
 # Is given connection strings, a driver, the name of a cursor or null, and a query.
 PRELUDE = """
 import importlib, json, resource, sys, threading

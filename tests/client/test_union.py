@@ -179,6 +179,19 @@ def test_several_threads_use_it(connect_shards: Open) -> None:
         assert all(pool.map(fetch, range(20)))
 
 
+def test_several_threads_use_one_cursor(connect_shards: Open) -> None:
+    """Threads may share a cursor too, and each row goes to one of them."""
+    cursor = connect_shards("sqlite3").cursor().execute("select shard, n from t")
+
+    def fetch(_: int) -> list[Any]:
+        return [row for rows in iter(lambda: cursor.fetchmany(3), []) for row in rows]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert as_tuples(row for rows in pool.map(fetch, range(8)) for row in rows) == Counter(
+            ALL_ROWS
+        )
+
+
 def test_source(connect_shards: Open) -> None:
     """Rows tell the index of their connection, or its name."""
     expected = Counter((shard, row) for shard in range(10) for row in rows_of(shard))

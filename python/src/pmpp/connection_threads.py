@@ -11,12 +11,13 @@ Threads never wait for those who made a call: what becomes of it goes to the que
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
-from threading import Condition, Thread
+from threading import Condition, RLock, Thread
 from typing import Any
 
 from .dbapi import (
@@ -28,11 +29,13 @@ from .dbapi import (
     attempt,
     cancel,
     cure,
+    cut,
     was_cancelled,
 )
 
 _PAUSE = 0.02  # seconds until a call that still runs is cancelled again, doubled each time
 _LONGEST_PAUSE = 1.0
+_PATIENCE = 10.0  # seconds until a connection whose call cannot be cancelled is cut
 
 
 class Lane:
@@ -45,6 +48,7 @@ class Lane:
 
     Attributes:
         untold: the failure of a call whose outcome nobody has asked for yet.
+        cancelled: whether a call was cancelled while it ran, since the last rollback.
     """
 
     def __init__(self, connection: Connection, source: int | str, label: str) -> None:
@@ -54,6 +58,7 @@ class Lane:
         self.waiting: deque[Call] = deque()
         self.running: Call | None = None
         self.untold: BaseException | None = None
+        self.cancelled = False
 
 
 class Call:
@@ -86,7 +91,9 @@ class Call:
         """Hand over the outcome."""
         if self.failed():
             self.lane.untold = self.error
-        self._outcomes.put(self)
+        outcomes = self._outcomes
+        del self._outcomes  # or else an outcome nobody takes would keep itself, and its cursor
+        outcomes.put(self)
 
     def drop(self) -> None:
         """End without having run."""
@@ -120,12 +127,15 @@ class Threads:
 
     def __init__(self, lanes: Sequence[Lane], count: int) -> None:
         self._lanes = lanes
-        self._changed = Condition()
+        self._process = os.getpid()
+        # a `with` block of Condition itself may leave it locked at a KeyboardInterrupt
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._ready: SimpleQueue[Lane | None] = SimpleQueue()
         self._threads = [
             Thread(
                 target=_work,
-                args=(self._ready, self._changed),
+                args=(self._ready, self._lock, self._changed),
                 name=f"ParallelConnection {number}",
                 daemon=True,
             )
@@ -137,7 +147,8 @@ class Threads:
 
     def submit(self, call: Call) -> None:
         """Have a call run after those already made on its connection."""
-        with self._changed:
+        self._require_same_process()
+        with self._lock:
             call.lane.waiting.append(call)
             self._ready.put(call.lane)
 
@@ -147,7 +158,8 @@ class Threads:
         Args:
             calls: the calls, or None for all that there are.
         """
-        with self._changed:
+        self._require_same_process()
+        with self._lock:
             if calls is None:
                 calls = [
                     call for lane in self._lanes for call in (*lane.waiting, lane.running) if call
@@ -158,11 +170,13 @@ class Threads:
                     call.lane.waiting.remove(call)
                     call.drop()
             pause = _PAUSE
+            patience = time.monotonic() + _PATIENCE
             while running := [call for call in calls if call.lane.running is call]:
                 # again and again: a query may not have reached its server yet
+                end = cancel if time.monotonic() < patience else cut
                 for call in running:
-                    call.cancelled = True
-                    cancel(call.lane.connection)
+                    call.cancelled = call.lane.cancelled = True
+                    end(call.lane.connection)
                 self._changed.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -172,16 +186,20 @@ class Threads:
         for thread in self._threads:
             thread.join()
 
+    def _require_same_process(self) -> None:
+        if os.getpid() != self._process:
+            raise InterfaceError("a ParallelConnection cannot be used in a forked process")
 
-def _work(ready: SimpleQueue[Lane | None], changed: Condition) -> None:
+
+def _work(ready: SimpleQueue[Lane | None], lock: RLock, changed: Condition) -> None:
     """Run calls until dismissed."""
     while (lane := ready.get()) is not None:
-        with changed:
+        with lock:
             if lane.running or not lane.waiting:
                 continue
             call = lane.running = lane.waiting.popleft()
         call.run()
-        with changed:
+        with lock:
             lane.running = None
             if lane.waiting:
                 ready.put(lane)

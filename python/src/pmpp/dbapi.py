@@ -5,7 +5,9 @@ No driver is imported: they are known by what their objects can do.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from .errors import PmppError
@@ -85,6 +87,28 @@ def cancel(connection: Connection) -> None:
             except Exception:
                 return  # then it must be waited for
             return
+
+
+def cut(connection: Connection) -> None:
+    """Shut the socket of a connection, where the driver tells it: the call that runs then fails."""
+    fileno = getattr(connection, "fileno", None)  # of psycopg and psycopg2
+    if callable(fileno):
+        with (
+            suppress(Exception),
+            socket.fromfd(fileno(), socket.AF_INET, socket.SOCK_STREAM) as wire,
+        ):
+            wire.shutdown(socket.SHUT_RDWR)
+
+
+def stays_interrupted(connection: Connection) -> bool:
+    """Return True if an interrupt lasts until all results of the connection have ended."""
+    return hasattr(connection, "interrupt")  # of sqlite3
+
+
+def end_result(cursor: Cursor) -> None:
+    """Have the cursor of an interrupted connection notice that."""
+    with suppress(Exception):
+        cursor.fetchmany(1)
 
 
 def was_cancelled(error: BaseException) -> bool:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from .connection_threads import Lane, Operation, Threads
 from .dbapi import Connection, InterfaceError, Pool, attach, attempt, describe
@@ -56,6 +58,8 @@ class ParallelConnection:
         self._lanes = _lanes(self._unclosed, None if names is None else tuple(names))
         self._threads = Threads(self._lanes, min(count, max_threads or count))
         self._closed = False
+        self._cursors: WeakSet[ParallelCursor] = WeakSet()
+        self._cursors_lock = Lock()
 
     @property
     def closed(self) -> bool:
@@ -73,7 +77,10 @@ class ParallelConnection:
             Exception: what a driver raises.
         """
         cursors = self._together(lambda lane: lane.connection.cursor(*args, **kwargs))
-        return ParallelCursor(self, self._threads, self._lanes, cursors)
+        cursor = ParallelCursor(self, self._threads, self._lanes, cursors)
+        with self._cursors_lock:
+            self._cursors.add(cursor)
+        return cursor
 
     def commit(self) -> None:
         """Commit on every connection, each by itself: there is no two-phase commit.
@@ -95,6 +102,10 @@ class ParallelConnection:
         """
         self._require_open()
         self._threads.stop()
+        with self._cursors_lock:
+            cursors = list(self._cursors)
+        for cursor in cursors:
+            cursor.end_interrupted()
         self._each(_roll_back)
 
     def close(self) -> None:
@@ -195,4 +206,5 @@ def _raise_untold(lane: Lane) -> None:
 
 def _roll_back(lane: Lane) -> None:
     lane.untold = None
+    lane.cancelled = False
     lane.connection.rollback()

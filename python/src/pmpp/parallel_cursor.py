@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from .connection_threads import Lane, Operation, Threads
-from .dbapi import Cursor, InterfaceError, attach
+from .dbapi import Cursor, InterfaceError, attach, end_result, stays_interrupted
 from .union import LARGEST_BATCH, Order, Part, Union
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ParallelCursor:
         self._cursors = list(zip(lanes, cursors, strict=True))
         self._closed = False
         self._timeout: float | None = None
+        self._taking = RLock()  # iterators crash if threads share them
         self._begin()
 
     @property
@@ -204,6 +206,15 @@ class ParallelCursor:
                     operation.start(lane, cursor.close)
                 operation.settle()
 
+    def end_interrupted(self) -> None:
+        """End results that would have their connections interrupt further statements."""
+        with Operation(self._threads) as operation:
+            for lane, cursor in self._cursors:
+                if lane.cancelled and stays_interrupted(lane.connection):
+                    self._operation.failed = True
+                    operation.start(lane, partial(end_result, cursor))
+            operation.settle()
+
     def __enter__(self) -> ParallelCursor:
         self._require_open()
         return self
@@ -255,11 +266,10 @@ class ParallelCursor:
         self._require_open()
         if self._operation.failed:
             raise InterfaceError("there are no rows, since the last call has failed")
-        rows = islice(self._rows, count)
-        self._union.deadline = self._deadline()
-        self._union.largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
-        with self._operation:
-            return list(rows)
+        with self._taking, self._operation:
+            self._union.deadline = self._deadline()
+            self._union.largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
+            return list(islice(self._rows, count))
 
 
 def _run_on(part: Part, function: Callable[[Cursor], Any]) -> int:
