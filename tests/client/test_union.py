@@ -157,6 +157,15 @@ def test_several_cursors(connect_shards: Open) -> None:
         assert as_tuples(column) == Counter(ALL_ROWS)
 
 
+def test_number_of_rows(connect_shards: Open) -> None:
+    """A number that cannot be is refused, and costs no rows."""
+    cursor = connect_shards("sqlite3").cursor().execute("select shard, n from t")
+    assert cursor.fetchmany(0) == []
+    with pytest.raises(ValueError, match="must be at least 0, not -1"):
+        cursor.fetchmany(-1)
+    assert len(cursor.fetchall()) == len(ALL_ROWS)
+
+
 def test_execute_again(connect_shards: Open) -> None:
     """Rows of a result that was not fetched to its end do not come after the next statement."""
     cursor = connect_shards("sqlite3").cursor()

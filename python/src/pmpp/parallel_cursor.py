@@ -266,6 +266,8 @@ class ParallelCursor:
         self._require_open()
         if self._operation.failed:
             raise InterfaceError("there are no rows, since the last call has failed")
+        if count is not None and count < 0:
+            raise ValueError(f"the number of rows must be at least 0, not {count}")
         with self._taking, self._operation:
             self._union.deadline = self._deadline()
             self._union.largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
