@@ -175,8 +175,8 @@ def _as_server_user(command: list[str], network: str | None = None) -> list[str]
         user = SERVER_USER if is_root else getpass.getuser()
         command = ["runuser", "-u", user, "--", *command]
     if network:
-        command = [*([] if is_root else ["sudo"]), "nsenter", f"--net=/run/netns/{network}", *command]
-    return command
+        command = ["nsenter", f"--net=/run/netns/{network}", *command]
+    return command if is_root or not network else ["sudo", *command]
 
 
 def _bindir(pg_config: str) -> Path:
