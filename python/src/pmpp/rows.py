@@ -17,9 +17,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 from psycopg.adapt import AdaptersMap, Buffer, Loader, Transformer
-from psycopg.pq import Format, abc
+from psycopg.pq import Format, PGconn, abc
 from psycopg.types.string import TextLoader
 
 from . import errors
@@ -46,7 +48,7 @@ class Reader:
     """
 
     def __init__(self, encoding: str) -> None:
-        self._transformer = Transformer(_adapters(encoding))
+        self._transformer = Transformer(_Context(_adapters(encoding)))
 
     def batches(
         self, result: abc.PGresult, write: Write, casts: Mapping[int, ColumnCast] | None = None
@@ -74,6 +76,18 @@ class Reader:
             mean = size // len(rows) + 1
             start, step = end, max(1, min(BATCH_ROWS, BATCH_CHARACTERS // mean))
         self._transformer.set_pgresult(None)  # free the result before the next one is received
+
+
+class _Context:
+    """What psycopg's loaders look at.
+
+    A connection that has not told another encoding has UTF-8. Without one, the loader of text
+    would look up the codec by its name for every value, which takes a third longer.
+    """
+
+    def __init__(self, adapters: AdaptersMap) -> None:
+        self.adapters = adapters
+        self.connection: Any = SimpleNamespace(pgconn=PGconn.connect_start(b"never connected"))
 
 
 def as_columns(rows: Sequence[Values]) -> list[Batch]:
