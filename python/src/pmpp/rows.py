@@ -48,7 +48,7 @@ class Reader:
     """
 
     def __init__(self, encoding: str) -> None:
-        self._transformer = Transformer(_Context(_adapters(encoding)))
+        self._transformer = Transformer(_context(encoding))
 
     def batches(
         self, result: abc.PGresult, write: Write, casts: Mapping[int, ColumnCast] | None = None
@@ -194,14 +194,14 @@ BINARY_TYPES: Mapping[int, Callable[[bytes], bytes | str]] = {
 
 
 @cache
-def _adapters(encoding: str) -> AdaptersMap:
+def _context(encoding: str) -> _Context:
     """Return loaders that give str for every type, whatever psycopg has for it."""
     adapters = AdaptersMap()
     adapters.register_loader(0, _binary_loader(_refuse, encoding))  # as from a binary cursor
     adapters.register_loader(0, TextLoader if encoding == "utf-8" else _text_loader(encoding))
     for oid, convert in BINARY_TYPES.items():
         adapters.register_loader(oid, _binary_loader(convert, encoding))
-    return adapters
+    return _Context(adapters)
 
 
 def _refuse(_data: bytes) -> str:
