@@ -79,13 +79,32 @@ def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     assert left == [([SLEEP],), (queries[2:],)]
 
 
-def test_connection_that_fails(db: psycopg.Connection, there: str) -> None:
-    """If nothing could be started, everything is unfinished."""
-    with pytest.raises(psycopg.OperationalError):
-        db.execute(RUN, ["host=127.0.0.1 port=1", ["select 1", "select 2"], 1])
-    assert db.execute(STATUS).fetchall() == [(1, "not started", None), (2, "not started", None)]
-    ((left,),) = db.execute("select queries from unnest(pmpp.unfinished())").fetchall()
-    assert left == ["select 1", "select 2"]
+@pytest.mark.parametrize(
+    ("broken", "sqlstate"),
+    [
+        ({"connection": "host=127.0.0.1 port=1"}, "08001"),
+        ({"setup_commands": ["select 1/0"]}, "22012"),
+    ],
+)
+def test_item_that_cannot_start(
+    db: psycopg.Connection, there: str, broken: dict[str, object], sqlstate: str
+) -> None:
+    """The item that ended the call tells why; everything is unfinished."""
+    items: list[dict[str, object]] = [
+        {"connection": there, "queries": [SLEEP]},
+        {"connection": there, "queries": ["select 1", "select 2"], "num_workers": 1, **broken},
+        {"connection": there, "queries": [SLEEP], "setup_commands": [SLEEP]},
+    ]
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute("select * from pmpp.distribute(null::int, %s)", [Jsonb(items)])
+    assert raised.value.sqlstate == sqlstate
+    told = db.execute("select item, status, sqlstate, message from pmpp.last_run()").fetchall()
+    assert [row for row in told if row[0] == 2] == [
+        (2, "failed", sqlstate, raised.value.diag.message_primary)
+    ] * 2
+    assert not {status for item, status, _, _ in told if item != 2} - {"cancelled", "not started"}
+    left = db.execute("select queries from unnest(pmpp.unfinished())").fetchall()
+    assert left == [(item["queries"],) for item in items]
 
 
 def test_cancel(db: psycopg.Connection, there: str) -> None:

@@ -181,9 +181,30 @@ def test_queries_that_pmpp_refuses(
     )
 
 
+def test_some_setup_commands_fail(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """A connection that cannot be set up costs a warning that tells why, and no query."""
+    db.execute("select * from pmpp.meta(%s, array['drop sequence if exists turn', 'create sequence turn'],"
+               " num_workers => 1)", [there])  # fmt: skip
+    got.clear()
+    queries = [f"select {n} from pg_sleep(0.1)" for n in range(6)]
+    setup = ["select 1 / (nextval('turn') - 2)"]
+    manifest = item(there, *queries, num_workers=3, setup_commands=setup)
+    assert numbers(db, manifest) == list(range(6))
+    ((_, message, detail, _),) = got
+    assert message == "item 1: going on with 2 of 3 connections"
+    assert str(detail).startswith("division by zero\nSetup command 1 of item 1 on ")
+
+
+def test_no_setup_command_succeeds(db: psycopg.Connection, there: str, got: Notices) -> None:
+    """If none of several connections can be set up, there is one warning, of the reason."""
+    bad = item(there, "select 1", "select 2", num_workers=2, setup_commands=["set nope to 1"])
+    assert numbers(db, bad, item(there, "select 3")) == [3]
+    assert [message for _, message, _, _ in got] == ['unrecognized configuration parameter "nope"']
+
+
 def test_smallest_result(db: psycopg.Connection, there: str, got: Notices) -> None:
     """If not even what pmpp itself asks for may come, it is told so."""
-    db.execute("set pmpp.max_result_size = 0")
+    db.execute("set pmpp.max_result_size = 1")
     with pytest.raises(psycopg.errors.ProgramLimitExceeded, match=r"than pmpp\.max_result_size"):
         numbers(db, item(there, "select 1"))
 

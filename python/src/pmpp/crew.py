@@ -16,8 +16,8 @@ class Crew:
 
     Attributes:
         wanted: how many are to be opened when there is a place for them.
-        connecting: how many are being made.
-        connected: how many were made and serve.
+        connecting: how many are being made and set up.
+        connected: how many were, and serve.
         failures: why others could not be made, as long as it is not known what follows from it.
         has_asked: True if one of them has asked, or is asking, the remote for its CPUs.
     """

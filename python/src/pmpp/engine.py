@@ -174,25 +174,18 @@ class Engine:
         """Connect, and run queries until none of the item is left or the connection is spoilt."""
         try:
             yield from session.connect()
+            if self.queue.has_waiting(crew.item):
+                yield from self._set_up(crew, session)
             crew.connected += 1
         except PmppError as ex:
             if not (self._continues or isinstance(ex, ConnectError)):
+                self.queue.fail_waiting(crew.item, ex)
                 raise
             crew.failures.append(ex)
+            session.close()
         crew.connecting -= 1
         self._settle(crew)
-        if session.pgconn is None or not self.queue.has_waiting(crew.item):
-            return
-        try:
-            yield from self._set_up(crew, session)
-        except PmppError as ex:
-            if not self._continues:
-                raise
-            crew.connected -= 1
-            crew.failures.append(ex)
-            self._settle(crew)
-            return
-        while task := self.queue.take(crew.item):
+        while session.pgconn is not None and (task := self.queue.take(crew.item)):
             if not (yield from self._run(task, session)):
                 crew.connected -= 1
                 crew.wanted += 1  # another in place of this one
@@ -247,10 +240,11 @@ class Engine:
             message = (
                 f"item {crew.item.number}: going on with {crew.connected} of {wanted} connections"
             )
-            self._notices.append(Notice("WARNING", message, first.detail, None))
-        elif self._continues:
-            self._notices.append(Notice("WARNING", first.message, first.detail, first.hint))
-            self.queue.fail_waiting(crew.item, first)
+            detail = "\n".join(filter(None, [first.message, first.detail]))
+            self._notices.append(Notice("WARNING", message, detail, first.hint))
         else:
-            raise first
+            self.queue.fail_waiting(crew.item, first)
+            if not self._continues:
+                raise first
+            self._notices.append(Notice("WARNING", first.message, first.detail, first.hint))
         crew.failures = []
