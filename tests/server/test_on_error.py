@@ -19,6 +19,8 @@ UNKNOWN = [
     ("max_result_size", "huge"),
     ("max_workers", "0"),
     ("connect_retries", "-1"),
+    ("connect_retries", "9999999999"),
+    ("max_result_size", "0"),
     ("progress", "often"),
     ("progress", "-1s"),
 ]

@@ -31,7 +31,9 @@ def test_values() -> None:
         ("max_workers", "many"),
         ("max_workers", "1_0"),
         ("connect_retries", "-1"),
+        ("connect_retries", "2147483648"),
         ("max_result_size", "huge"),
+        ("max_result_size", "0"),
         ("progress", "often"),
     ],
 )

@@ -16,9 +16,11 @@ HINTS = {
     "on_error": "The values are stop and continue.",
     "max_result_size": "Write a size such as 512MB or 4GB.",
     "max_workers": "Write a number of connections, at least 1.",
-    "connect_retries": "Write a number, or 0.",
+    "connect_retries": "Write a number, 0 or more.",
     "progress": "Write a time such as 2s or 1min, or 0.",
 }
+
+MOST = 2**31 - 1  # as for any integer setting of PostgreSQL
 
 
 class Settings(NamedTuple):
@@ -59,9 +61,9 @@ def parse(
     """
     read: dict[str, Callable[[str], object]] = {
         "on_error": _on_error,
-        "max_result_size": bytes_of,
-        "max_workers": lambda text: _number(text, 1),
-        "connect_retries": lambda text: _number(text, 0),
+        "max_result_size": lambda text: _at_least(1, bytes_of(text)),
+        "max_workers": lambda text: _at_least(1, _number(text)),
+        "connect_retries": lambda text: _at_least(0, _number(text)),
         "progress": seconds_of,
     }
     fields = {}
@@ -84,8 +86,14 @@ def _on_error(text: str) -> str:
     return text.lower()
 
 
-def _number(text: str, least: int) -> int:
+def _number(text: str) -> int:
     number = int(text)
-    if number < least or "_" in text:  # which Python allows between digits
+    if number > MOST or "_" in text:  # which Python allows between digits
+        raise ValueError
+    return number
+
+
+def _at_least(least: int, number: int) -> int:
+    if number < least:
         raise ValueError
     return number
