@@ -40,9 +40,10 @@ grant execute on function pmpp._order_operators(oid) to pmpp;
 
 -- A query for what is known of a column's values: rows of a value, the weight of the rows between
 -- the value before it and it, and the weight of its own rows. It comes from the planner's
--- statistics; without them it reads the column, of about a thousand blocks if there are more.
--- It will be run under any search_path.
-create function pmpp._key_weights(root pg_class, key name, type text) returns text
+-- statistics; without them, or if they have too few values for so many chunks, it reads the column,
+-- of about a thousand blocks if there are more. Foreign partitions, of which PostgreSQL takes no
+-- sample, are then read whole, and their rows weigh less. It will be run under any search_path.
+create function pmpp._key_weights(root pg_class, key name, type text, chunks integer) returns text
 language plpgsql volatile parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
@@ -50,6 +51,7 @@ declare
     schema name := (select nspname from pg_namespace where oid = root.relnamespace);
     weights text;
     blocks bigint;
+    foreign_tables oid[];
 begin
     with known as (
         select null_frac as nulls,
@@ -72,23 +74,29 @@ begin
     select 'values ' || string_agg(
                format('(%L::%s, %s::pg_catalog.float8, %s::pg_catalog.float8)', value, type, below, own), ', ')
       into weights
-      from weighed;
-    if weights is null then
-        select sum(pg_relation_size(t.oid)) / current_setting('block_size')::integer
-          into blocks
-          from pmpp._relation_tree(root.oid) t;
-        weights := format('select %I, 0::pg_catalog.float8, 1::pg_catalog.float8 from %I.%I', key, schema, root.relname);
-        if blocks > 1000 and root.relkind in ('r', 'm', 'p') then
-            weights := weights || format(' tablesample system (%s) repeatable (0)', 100000.0 / blocks);
-        end if;
+      from weighed
+     where not exists (select from known where cardinality(bounds) + coalesce(cardinality(common), 0) <= chunks);
+    if weights is not null then
+        return weights;
     end if;
-    return weights;
+    select sum(pg_relation_size(t.oid)) / current_setting('block_size')::integer,
+           array_agg(t.oid) filter (where t.relkind = 'f')
+      into blocks, foreign_tables
+      from pmpp._relation_tree(root.oid) t;
+    if blocks > 1000 and root.relkind in ('r', 'm', 'p') then
+        return format(
+            'select %1$I, 0::pg_catalog.float8, '
+            'case when tableoid operator(pg_catalog.=) any (%2$L::pg_catalog.oid[]) then %3$s else 1 end::pg_catalog.float8 '
+            'from %4$I.%5$I tablesample system (%6$s) repeatable (0)',
+            key, coalesce(foreign_tables, '{}'), 1000.0 / blocks, schema, root.relname, 100000.0 / blocks);
+    end if;
+    return format('select %I, 0::pg_catalog.float8, 1::pg_catalog.float8 from %I.%I', key, schema, root.relname);
 end
 $$;
-comment on function pmpp._key_weights(pg_class, name, text) is
+comment on function pmpp._key_weights(pg_class, name, text, integer) is
     'internal: a query for how the values of a column are distributed';
-revoke all on function pmpp._key_weights(pg_class, name, text) from public;
-grant execute on function pmpp._key_weights(pg_class, name, text) to pmpp;
+revoke all on function pmpp._key_weights(pg_class, name, text, integer) from public;
+grant execute on function pmpp._key_weights(pg_class, name, text, integer) to pmpp;
 
 -- How conditions on a column are written. Operators compare it with literals of the type that its
 -- domain is over, and take no domains over enums. A row of nulls is null, but ordered like other rows.
@@ -110,6 +118,8 @@ begin
     select * into attribute from pg_attribute where attrelid = tbl and attname = key and attnum > 0 and not attisdropped;
     if not found then
         raise undefined_column using message = format('column %I of %s does not exist', key, tbl);
+    elsif not has_column_privilege(tbl, key, 'select') then
+        raise insufficient_privilege using message = format('permission denied for column %I of %s', key, tbl);
     end if;
     select * into type from pg_type where oid = attribute.atttypid;
     while type.typtype = 'd' loop
@@ -189,7 +199,7 @@ begin
         select pg_catalog.array_agg(pmpp._key_literal(value, $2) order by value)
           from nearest where pg_catalog.floor(stop) operator(pg_catalog.>) pg_catalog.floor(start)
         $query$,
-        pmpp._key_weights(root, key, pg_catalog.concat(type, collation_clause)))
+        pmpp._key_weights(root, key, pg_catalog.concat(type, collation_clause), chunks))
     into edges using chunks, type;
     return coalesce(edges, '{}');
 end

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from cluster import Cluster
 from helpers import PASSWORD
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -246,6 +247,34 @@ def test_large_table_without_statistics(db: psycopg.Connection) -> None:
     assert all(1000 < len(db.execute(query.encode()).fetchall()) < 2000 for query in queries)
 
 
+def test_foreign_partition_without_statistics(db: psycopg.Connection, cluster: Cluster) -> None:
+    """Rows of a foreign partition, of which PostgreSQL takes no sample, count as others do."""
+    db.execute("create extension postgres_fdw; create table away (id int, filler text)")
+    db.execute("insert into away select generate_series(1, 2500)")
+    db.execute(
+        "create server loopback foreign data wrapper postgres_fdw"
+        f" options (host '{cluster.host}', port '{cluster.port}', dbname '{db.info.dbname}')".encode()
+    )
+    db.execute("create user mapping for current_user server loopback")
+    db.execute("create table mixed (id int, filler text) partition by range (id)")
+    db.execute("create foreign table mixed1 partition of mixed for values from (1) to (2501)"
+               " server loopback options (table_name 'away')")  # fmt: skip
+    db.execute("create table mixed2 partition of mixed for values from (2501) to (9999)"
+               " with (fillfactor = 10, autovacuum_enabled = off)")  # fmt: skip
+    db.execute("insert into mixed2 select i, repeat('x', 700) from generate_series(2501, 7500) i")
+    queries = cut(db, "by_key", "mixed", "id", "select id from public.mixed where {chunk}", 4)
+    assert_all_once(db, "public.mixed", queries)
+    assert all(1500 < len(db.execute(query.encode()).fetchall()) < 2300 for query in queries)
+
+
+def test_more_chunks_than_statistics_know(db: psycopg.Connection) -> None:
+    """Where statistics tell too few values apart, the column is read."""
+    db.execute("create table fine (id int); alter table fine alter id set statistics 10")
+    db.execute("insert into fine select generate_series(1, 4000); analyze fine")
+    queries = cut(db, "by_key", "fine", "id", "select id from public.fine where {chunk}", 40)
+    assert [len(db.execute(query.encode()).fetchall()) for query in queries] == [100] * 40
+
+
 def test_rights(
     db: psycopg.Connection, new_role: Callable[..., str], connect: Callable[..., psycopg.Connection]
 ) -> None:
@@ -258,7 +287,7 @@ def test_rights(
     query = "select k from secret where {chunk}"
     assert cut(conn, "by_ctid", "secret", query, 2)
     assert len(cut(conn, "by_key", "secret", "k", query, 4)) == 4
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="column other of public.secret"):
         cut(conn, "by_key", "secret", "other", query)
     db.execute("alter table secret enable row level security")
     db.execute("create policy few on secret using (k > 98)")

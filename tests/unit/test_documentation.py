@@ -28,7 +28,6 @@ MESSAGES = re.compile(
 # Messages of PostgreSQL itself, which users of pmpp see.
 FOREIGN = (
     "permission denied for schema pmpp",
-    "permission denied for table …",
     "permission denied for view pg_config",
     "malformed record literal",
     "invalid byte sequence for encoding …",
