@@ -17,10 +17,10 @@ from .conninfo import Target
 from .diagnostics import Notice
 from .errors import ConnectError, PmppError
 from .link import Deliver, Link
-from .rows import BINARY_TYPES
+from .rows import BINARY_TYPES, Part
 from .settings import Settings
 from .waiting import Steps, pause
-from .workqueue import Task
+from .workqueue import Task, shown
 
 CHUNK_ROWS = 1000
 HAS_CHUNKS = capabilities.has_stream_chunked()
@@ -73,7 +73,7 @@ class Session(Link):
         Raises:
             PmppError: if it fails, with the remote's own fields.
         """
-        where = f"setup command {number} of {self.where} on {self.label}: {command}"
+        where = f"setup command {number} of {self.where} on {self.label}: {shown(command)}"
         yield from self.run(command, where)
 
     def run(self, command: str, where: object, deliver: Deliver | None = None) -> Steps[None]:

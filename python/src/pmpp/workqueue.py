@@ -31,6 +31,12 @@ CANCELLED = "cancelled"
 SHOWN_LENGTH = 200
 
 
+def shown(sql: str) -> str:
+    """Return a statement as error messages show it: in one line, and shortened if it is long."""
+    text = " ".join(sql.split())
+    return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
+
+
 class Task:
     """One query of an item, where it runs, and what became of it.
 
@@ -63,11 +69,8 @@ class Task:
         self.error: PmppError | None = None
 
     def __str__(self) -> str:
-        """Name the query as error messages do, shortened where it is long."""
-        text = " ".join(self.sql.split())
-        if len(text) > SHOWN_LENGTH:
-            text = text[:SHOWN_LENGTH] + "..."
-        return f"query {self.number} of item {self.item.number} on {self.label}: {text}"
+        """Name the query as error messages do."""
+        return f"query {self.number} of item {self.item.number} on {self.label}: {shown(self.sql)}"
 
 
 class WorkQueue:
