@@ -33,26 +33,32 @@ def engine(
     settings: Settings = SETTINGS,
     check_interrupts: Callable[[], None] = lambda: None,
     on_notice: Callable[[Notice], None] = lambda notice: None,
+    row_by_row: bool = True,
 ) -> Engine:
     fields = ["connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
               "result_format"]  # fmt: skip
     manifest = parse([dict.fromkeys(fields) | item for item in items])
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
-    return Engine(manifest, targets, settings, {}, check_interrupts, on_notice)
+    return Engine(
+        manifest, targets, settings, {}, check_interrupts, on_notice, row_by_row=row_by_row
+    )
 
 
 def rows(deliveries: Iterator[Delivery]) -> list[str]:
     return [
         row
         for delivery in deliveries
-        for batch in Reader(delivery.encoding).batches(delivery.result, as_rows)
+        for batch in Reader(delivery.encoding).batches(delivery.part, as_rows)
         for row in batch
     ]
 
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
-@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 999, 1000, 1001, 5000])
-def test_every_row_comes_once(here: str, count: int, result_format: str | None) -> None:
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 299, 300, 301, 1000, 1001, 5000])
+@pytest.mark.parametrize("row_by_row", [True, False])
+def test_every_row_comes_once(
+    here: str, count: int, result_format: str | None, row_by_row: bool
+) -> None:
     """However many rows there are and however they are cut into batches, each comes once."""
     run = engine(
         {
@@ -60,7 +66,8 @@ def test_every_row_comes_once(here: str, count: int, result_format: str | None) 
             "queries": [f"select generate_series(1, {count})"] * 3,
             "num_workers": 2,
             "result_format": result_format,
-        }
+        },
+        row_by_row=row_by_row,
     ).run()
     assert sorted(rows(run)) == sorted(3 * [f'("{n}")' for n in range(1, count + 1)])
 
@@ -223,7 +230,7 @@ def test_notices(here: str) -> None:
     notices: list[Notice] = []
     query = "do $$ begin raise warning 'w' using detail = 'd', hint = 'h'; raise notice 'n'; end $$"
     engine_run = engine({"connection": here, "queries": [query]}, on_notice=notices.append).run()
-    assert [delivery.result.command_status for delivery in engine_run] == [b"DO"]
+    assert [delivery.part.result.command_status for delivery in engine_run] == [b"DO"]
     assert notices == [Notice("WARNING", "w", "d", "h"), Notice("NOTICE", "n", None, None)]
 
 

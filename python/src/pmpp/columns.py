@@ -10,7 +10,7 @@ from . import errors
 from .catalog import Catalog
 from .engine import Delivery
 from .errors import PmppError
-from .rows import Batch, ColumnCast, Reader, Write
+from .rows import Batch, ColumnCast, Reader, Write, unreadable
 from .workqueue import Task
 
 
@@ -40,10 +40,11 @@ class Columns:
 
     def check(self, delivery: Delivery) -> None:
         """Raise a PmppError if a result does not have these columns."""
-        if delivery.result.status == ExecStatus.COMMAND_OK:
+        result = delivery.part.result
+        if result.status == ExecStatus.COMMAND_OK:
             self._check_command(delivery.task)
         else:
-            self._check_count(delivery.task, delivery.result.nfields)
+            self._check_count(delivery.task, result.nfields)
 
     def batches(self, delivery: Delivery) -> Iterator[Batch]:
         """Yield the rows of a result, or one row for the tag of a command.
@@ -52,25 +53,17 @@ class Columns:
             PmppError: if the result does not have these columns, or a value cannot be read.
         """
         self.check(delivery)
-        task, result = delivery.task, delivery.result
+        task, part = delivery.task, delivery.part
+        result = part.result
         if result.status == ExecStatus.COMMAND_OK:
             tag = (result.command_status or b"").decode(errors="replace")
             yield from self._writer(task)([(task.sql, tag)])
             return
-        encoding = delivery.encoding
         try:
             casts = self._casts(task, result)
-            yield from self._reader(encoding).batches(result, self._writer(task), casts)
-        except PmppError as ex:
-            ex.detail = ex.detail or f"In a row of {task}"
-            raise
-        except UnicodeDecodeError:
-            raise PmppError(
-                f"a value is not valid in the client_encoding of the connection ({encoding})",
-                sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
-                detail=f"In a row of {task}",
-                hint="Set client_encoding to the encoding of the remote data in setup_commands.",
-            ) from None
+            yield from self._reader(delivery.encoding).batches(part, self._writer(task), casts)
+        except (PmppError, UnicodeDecodeError) as ex:
+            raise unreadable(ex, task) from None
 
     def _reader(self, encoding: str) -> Reader:
         if encoding not in self._readers:

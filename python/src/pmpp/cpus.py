@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from psycopg.pq import abc
-
 from . import errors
 from .errors import PmppError
+from .rows import Part
 from .session import Session
 from .waiting import Steps
 
@@ -26,13 +25,13 @@ def ask_cpus(session: Session) -> Steps[int]:
         "Set num_workers, or install pmpp in the remote database and grant its role pmpp "
         "to the user who connects."
     )
-    answers: list[abc.PGresult] = []
+    answers: list[Part] = []
     try:
         yield from session.run("select pmpp.num_cpus()", session.where, answers.append)
     except PmppError as ex:
         raise PmppError(f"{problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint) from None
-    if [(answer.ntuples, answer.nfields) for answer in answers] == [(1, 1)]:
-        value = answers[0].get_value(0, 0)
+    if [(result.ntuples, result.nfields) for result, _ in answers] == [(1, 1)]:
+        value = answers[0].result.get_value(0, 0)
         if value and value.isdigit() and 1 <= int(value) <= MOST_CPUS:
             return int(value)
     raise PmppError(

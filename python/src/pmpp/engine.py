@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from psycopg.pq import abc
-
 from .cancel import cancel_all
 from .conninfo import Target
 from .cpus import ask_cpus
@@ -23,6 +21,7 @@ from .loop import CROWDED, Loop
 from .manifest import Item
 from .places import Places
 from .progress import Progress
+from .rows import Part
 from .session import Session
 from .settings import Settings
 from .waiting import Steps
@@ -30,17 +29,17 @@ from .workqueue import Task, WorkQueue
 
 
 class Delivery(NamedTuple):
-    """A result of a query: rows, or a command tag.
+    """What a query gave: rows, or a command tag.
 
     Attributes:
         task: the query.
-        result: what it gave.
+        part: a result of it, or a part of one.
         encoding: the Python codec of the text in the result.
         size: the bytes received of it, about.
     """
 
     task: Task
-    result: abc.PGresult
+    part: Part
     encoding: str
     size: int
 
@@ -57,6 +56,10 @@ class Engine:
         on_notice: called with each notice of a remote, and with those of pmpp itself.
         check: called with what was held back until its query was done, if the call is to
             continue; a query that it raises a PmppError for has failed.
+        row_by_row: True if rows are to be taken in one by one while their query runs, where libpq
+            has no chunks. Each takes us 0.5 µs more, so this is for rows that take long to
+            convert: the remote then makes the next ones meanwhile. A million rows of 8 mixed
+            columns take a third less time, of 3 narrow columns 40 % more.
 
     Attributes:
         queue: the queries, and what became of them.
@@ -71,6 +74,8 @@ class Engine:
         check_interrupts: Callable[[], None],
         on_notice: Callable[[Notice], None],
         check: Callable[[Delivery], None] = lambda _: None,
+        *,
+        row_by_row: bool = True,
     ) -> None:
         by_item = {item.number: target for item, target in zip(items, targets, strict=True)}
         self.queue = WorkQueue(items, {n: target.label for n, target in by_item.items()})
@@ -81,6 +86,7 @@ class Engine:
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice
         self._check = check
+        self._row_by_row = row_by_row
         self._progress = Progress(self.queue, settings.progress)
         self._notices: deque[Notice] = deque()
         self._delivered: deque[Delivery] = deque()
@@ -159,7 +165,9 @@ class Engine:
         crew.wanted -= 1
         crew.connecting += 1
         where = f"item {crew.item.number}"
-        session = Session(where, crew.target, self._settings, self._notices.append)
+        session = Session(
+            where, crew.target, self._settings, self._notices.append, row_by_row=self._row_by_row
+        )
         self._loop.start(session, self._work(crew, session))
         return True
 
@@ -205,10 +213,10 @@ class Engine:
         take_in = held.append if self._continues else self._deliver
         task.pid = session.pid
 
-        def deliver(result: abc.PGresult) -> None:
-            task.rows += result.ntuples
-            task.tag = result.command_status
-            take_in(Delivery(task, result, encoding, session.received))
+        def deliver(part: Part) -> None:
+            task.rows += part.row_count
+            task.tag = part.result.command_status
+            take_in(Delivery(task, part, encoding, session.received))
 
         try:
             encoding = session.encoding()

@@ -15,11 +15,13 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus, abc
 
 from . import diagnostics, errors
 from .errors import PmppError
+from .rows import BATCH_CHARACTERS, BATCH_ROWS, Part, Reader, Values
 from .waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait
 
-Deliver = Callable[[abc.PGresult], None]
+Deliver = Callable[[Part], None]
 
 LIBPQ_BUFFER = 16384
+SINGLE_TUPLE = ExecStatus.SINGLE_TUPLE
 
 
 class Link:
@@ -111,16 +113,42 @@ class Link:
                 yield readable
                 self._receive(pgconn, where)
             result = pgconn.get_result()
+            if deliver and result and result.status == ExecStatus.SINGLE_TUPLE:
+                result = yield from self._single_rows(result, readable, where, deliver)
             if result is None:
                 break
             failure = failure or diagnostics.failure(result, where, self.label)
             if deliver and not failure:
-                deliver(result)
+                deliver(Part(result))
             self.received = 0
             if result.status == ExecStatus.TUPLES_CHUNK:
                 yield None
         if failure:
             raise failure
+
+    def _single_rows(
+        self, first: abc.PGresult, readable: Wait, where: object, deliver: Deliver
+    ) -> Steps[abc.PGresult | None]:
+        """Take in rows that come one by one, and return the result that comes behind them."""
+        pgconn = self._conn
+        is_busy, get_result = pgconn.is_busy, pgconn.get_result
+        read_row = Reader(self.encoding()).row_reader(first, where)
+        result: abc.PGresult | None = first
+        rows: list[Values] = []
+        while result is not None and result.status == SINGLE_TUPLE:
+            rows.append(read_row(result))
+            if len(rows) == BATCH_ROWS or self.received > BATCH_CHARACTERS:
+                deliver(Part(first, rows))
+                rows = []
+                self.received = 0
+                yield None
+            while is_busy():
+                yield readable
+                self._receive(pgconn, where)
+            result = get_result()
+        if rows:
+            deliver(Part(first, rows))
+        return result
 
     # When sending or receiving fails, get_result() tells what the remote said before. Of a lost
     # connection libpq has no socket any more, and neither sends nor waits.

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg.adapt import AdaptersMap, Buffer, Loader, Transformer
 from psycopg.pq import Format, PGconn, abc
@@ -40,6 +40,23 @@ MOST_CHARACTERS = 64 * 1024 * 1024  # of all columns: what PL/Python hands over 
 NEXT_VALUE, NEXT_ROW, NULL = "\x1c", "\x1d", "\x1e"
 
 
+class Part(NamedTuple):
+    """A result of a query, or a part of it.
+
+    Attributes:
+        result: what came from libpq: its status, its columns, and its rows.
+        rows: if rows came one by one, this many of them, of which the result has the first.
+    """
+
+    result: abc.PGresult
+    rows: Sequence[Values] | None = None
+
+    @property
+    def row_count(self) -> int:
+        """How many rows it has."""
+        return self.result.ntuples if self.rows is None else len(self.rows)
+
+
 class Reader:
     """Reads results of one encoding, one after the other.
 
@@ -51,12 +68,12 @@ class Reader:
         self._transformer = Transformer(_context(encoding))
 
     def batches(
-        self, result: abc.PGresult, write: Write, casts: Mapping[int, ColumnCast] | None = None
+        self, part: Part, write: Write, casts: Mapping[int, ColumnCast] | None = None
     ) -> Iterator[Batch]:
-        """Yield the rows of a result, a batch at a time.
+        """Yield rows, a batch at a time.
 
         Args:
-            result: a result that has rows, in text or in binary format.
+            part: rows, in text or in binary format.
             write: how to write the rows: `as_rows`, `as_columns`, or what leads to one of them.
             casts: for some columns, by their index from 0, what converts a batch of their values.
 
@@ -64,6 +81,10 @@ class Reader:
             UnicodeDecodeError: if the result has bytes that are not of the encoding.
             PmppError: if a value in binary is not what its type looks like.
         """
+        result, loaded = part
+        if loaded is not None:
+            yield from write(_cast(loaded, casts) if casts else loaded)
+            return
         self._transformer.set_pgresult(result)
         start, step, count = 0, 16, result.ntuples
         while start < count:
@@ -77,6 +98,27 @@ class Reader:
             start, step = end, max(1, min(BATCH_ROWS, BATCH_CHARACTERS // mean))
         self._transformer.set_pgresult(None)  # free the result before the next one is received
 
+    def row_reader(self, first: abc.PGresult, where: object) -> Callable[[abc.PGresult], Values]:
+        """Return a function that reads the one row of each result with the columns of the first.
+
+        Args:
+            first: a result with these columns.
+            where: the query they answer, for messages.
+
+        What it returns raises a PmppError if it cannot read a value.
+        """
+        set_pgresult, load_row = self._transformer.set_pgresult, self._transformer.load_row
+        set_pgresult(first)
+
+        def read(result: abc.PGresult) -> Values:
+            set_pgresult(result, set_loaders=False)
+            try:
+                return load_row(0, tuple)
+            except (PmppError, UnicodeDecodeError) as ex:
+                raise unreadable(ex, where) from None
+
+        return read
+
 
 class _Context:
     """What psycopg's loaders look at.
@@ -88,6 +130,23 @@ class _Context:
     def __init__(self, adapters: AdaptersMap) -> None:
         self.adapters = adapters
         self.connection: Any = SimpleNamespace(pgconn=PGconn.connect_start(b"never connected"))
+
+
+def unreadable(ex: PmppError | UnicodeDecodeError, where: object) -> PmppError:
+    """Return the error for a row with a value that could not be read.
+
+    Args:
+        ex: why.
+        where: the query that the row is from, for messages.
+    """
+    if isinstance(ex, UnicodeDecodeError):
+        ex = PmppError(
+            f"a value is not valid in the client_encoding of the connection ({ex.encoding})",
+            sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
+            hint="Set client_encoding to the encoding of the remote data in setup_commands.",
+        )
+    ex.detail = ex.detail or f"In a row of {where}"
+    return ex
 
 
 def as_columns(rows: Sequence[Values]) -> list[Batch]:

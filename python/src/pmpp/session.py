@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from psycopg import OperationalError, capabilities, sql
-from psycopg.pq import ConnStatus, Format, abc
+from psycopg.pq import ConnStatus, Format
 
 from . import diagnostics, errors
 from .connect import connect
@@ -36,15 +36,23 @@ class Session(Link):
         target: where to connect to.
         settings: those of the call.
         on_notice: called with each notice or warning that the remote sends.
+        row_by_row: see `engine.Engine`.
     """
 
     def __init__(
-        self, where: str, target: Target, settings: Settings, on_notice: Callable[[Notice], None]
+        self,
+        where: str,
+        target: Target,
+        settings: Settings,
+        on_notice: Callable[[Notice], None],
+        *,
+        row_by_row: bool,
     ) -> None:
         super().__init__(where, target.label, settings.max_result_size)
         self._target = target
         self._settings = settings
         self._on_notice = on_notice
+        self._row_by_row = row_by_row
         self._reads_money = True
 
     def connect(self) -> Steps[None]:
@@ -93,8 +101,9 @@ class Session(Link):
     def query(self, task: Task, deliver: Deliver) -> Steps[None]:
         """Run a query and hand over every result of it, in order.
 
-        A result comes whole, or in chunks of CHUNK_ROWS rows if libpq can (17 and later) and
-        the first error ends the call.
+        If the first error ends the call, results come in parts while the query runs: in chunks of
+        CHUNK_ROWS rows if libpq can (17 and later), else row by row if that was asked for.
+        Otherwise they come whole.
 
         Raises:
             PmppError: if the query fails, with the remote's own fields.
@@ -106,8 +115,11 @@ class Session(Link):
             self._send(task, "send_query_params", statement, None)
         else:
             yield from self._send_binary(statement, task)
-        if HAS_CHUNKS and self._settings.on_error == "stop":  # else it is to be held as a whole
-            self._send(task, "set_chunked_rows_mode", CHUNK_ROWS)
+        if self._settings.on_error == "stop":  # else nothing is delivered before it is done
+            if HAS_CHUNKS:
+                self._send(task, "set_chunked_rows_mode", CHUNK_ROWS)
+            elif self._row_by_row:
+                self._send(task, "set_single_row_mode")
         if not self._reads_money:
             deliver = self._without_money(task, deliver)
         yield from self._results(task, deliver)
@@ -162,7 +174,7 @@ class Session(Link):
         may have it run by another server, which has prepared something else.
         """
         failures: list[PmppError] = []
-        described: list[abc.PGresult] = []
+        described: list[Part] = []
         self._send(where, "enter_pipeline_mode")
         self._send(where, "send_prepare", b"", statement)
         self._send(where, "send_describe_prepared", b"")
@@ -179,13 +191,13 @@ class Session(Link):
                 self._conn.exit_pipeline_mode()
             raise failures[0]
         self._send(where, "exit_pipeline_mode")
-        return [result.ftype(column) for result in described for column in range(result.nfields)]
+        return [result.ftype(n) for result, _ in described for n in range(result.nfields)]
 
     def _without_money(self, task: Task, deliver: Deliver) -> Deliver:
         """Return a function that delivers results, but refuses those with amounts of money."""
 
-        def checked(result: abc.PGresult) -> None:
-            if MONEY in map(result.ftype, range(result.nfields)):
+        def checked(part: Part) -> None:
+            if MONEY in map(part.result.ftype, range(part.result.nfields)):
                 raise PmppError(
                     f"{self.label} cannot write values of type money as they are read here",
                     sqlstate=errors.FEATURE_NOT_SUPPORTED,
@@ -193,6 +205,6 @@ class Session(Link):
                     hint=f"Its lc_monetary could not be set to {self._settings.lc_monetary}, which "
                     "it is here. Have the query cast the column to numeric.",
                 )
-            deliver(result)
+            deliver(part)
 
         return checked
