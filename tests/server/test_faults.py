@@ -16,6 +16,7 @@ from psycopg import sql
 
 RUN = "select * from pmpp.distribute(null::text, %s, %s, num_workers => %s)"
 SLEEP = "select 'x' from pg_sleep(100)"
+WIDE = "create type wide as (a int, b int, c int, d int, e int, f int, g int, h int)"
 
 
 def failure(
@@ -234,6 +235,38 @@ def test_endless_result(db: psycopg.Connection, there: str) -> None:
     assert error.sqlstate == "22023"
     db.execute("reset pmpp.max_result_size")
     assert db.execute(RUN, [there, ["select 1"], 1]).fetchall() == [("1",)]
+
+
+def test_connection_is_cut_between_rows(
+    db: psycopg.Connection, remote: Cluster, there: str
+) -> None:
+    """A connection that ends while wide rows come in is an error too."""
+    db.execute(WIDE)
+    query = "select n, n, n, n, n, n, n, n from generate_series(1, 100000) n"
+    with (
+        Forwarder(remote.port, "close", 100_000) as network,
+        pytest.raises(psycopg.Error) as raised,
+    ):
+        db.execute(
+            "select * from pmpp.distribute(null::wide, %s, %s)", [tcp(network.port), [query]]
+        )
+    assert raised.value.sqlstate == "08006"
+
+
+def test_bad_value_while_the_query_runs(
+    db: psycopg.Connection, remote: Cluster, there: str
+) -> None:
+    """A value of a wide row that its column does not take ends a query that would run for long."""
+    db.execute(WIDE)
+    query = """
+        select n, n, n, n, n, n, n, 'x' from generate_series(1, 1000) n
+        union all select 1, 1, 1, 1, 1, 1, 1, 'y' from pg_sleep(100)
+    """
+    db.execute("set statement_timeout = '50s'")
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation) as raised:
+        db.execute("select * from pmpp.distribute(null::wide, %s, %s)", [there, [query]])
+    assert str(raised.value.diag.message_detail).startswith("In a row of query 1 of item 1")
+    eventually(remote, "not exists (select from pg_stat_activity where wait_event = 'PgSleep')")
 
 
 def test_temp_file_limit(db: psycopg.Connection, there: str) -> None:
