@@ -10,7 +10,7 @@ UPGRADES := $(patsubst sql/upgrade/%.sql,build/pmpp--%--$(EXTVERSION).sql,$(wild
 DATA_built = build/pmpp--$(EXTVERSION).sql $(UPGRADES)
 REGRESS = setup $(filter-out setup,$(sort $(patsubst sql/%.sql,%,$(wildcard sql/*.sql))))
 REGRESS_OPTS = --outputdir=build/regress
-EXTRA_CLEAN = build
+EXTRA_CLEAN = build python/build $(wildcard python/src/*.egg-info)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -81,10 +81,13 @@ build/pmpp--%--$(EXTVERSION).sql: sql/upgrade/%.sql $(sort $(wildcard sql/extens
 build/venv/bin/pip: | build
 	$(PYTHON) -m venv build/venv
 
-# psycopg[c] is compiled here, on the libpq that the server uses too: about a minute, once.
+# psycopg[c] is compiled here, on the libpq that the server uses too: about a minute, once. It asks
+# the first pg_config on the PATH where that is.
+LIBPQ_PATH := $(if $(wildcard $(includedir)/libpq-fe.h),$(bindir):)$(PATH)
+
 build/psycopg.done: python/server-requirements.txt | build/venv/bin/pip
 	rm -rf build/package
-	build/venv/bin/pip install --quiet --no-compile --target build/package --requirement $<
+	PATH='$(LIBPQ_PATH)' build/venv/bin/pip install --quiet --no-compile --target build/package --requirement $<
 	$(COMPILE) build/package
 	touch $@
 
@@ -121,6 +124,7 @@ clean: ## remove build/
 .PHONY: dist deb
 
 dist: checkver | build ## make the zip for PGXN of what is committed, in build/
+	@git -c safe.directory='*' diff --quiet HEAD || echo "warning: the zip lacks what is not committed" >&2
 	rm -f build/pmpp-*.zip
 	git -c safe.directory='*' archive --format=zip --prefix='pmpp-$(EXTVERSION)/' --output='build/pmpp-$(EXTVERSION).zip' HEAD
 
@@ -132,12 +136,14 @@ deb: build/venv.done ## make a Debian package of what is committed, in build/, a
 
 # ---- Demonstration and tests ----
 
-.PHONY: run-demo run-tests lint checkver unit packaging coverage fuzz
+.PHONY: run-demo run-tests dev lint checkver unit packaging coverage fuzz
 
 run-demo: ## the part of demo after the installation
 	PG_CONFIG='$(PG_CONFIG)' tools/demo $(if $(KEEP),--keep)
 
-# A development environment: psycopg[binary], whose libpq is newer than the server's, and test tools.
+# psycopg[binary], whose libpq is newer than the server's, and test tools.
+dev: build/venv.done ## make a development environment, build/venv
+
 build/venv.done: python/pyproject.toml python/test-requirements.txt | build/venv/bin/pip
 	build/venv/bin/pip install --quiet --editable 'python[test]'
 	touch $@
@@ -164,6 +170,7 @@ run-tests: checkver lint unit build/remotes.done ## the part of test after the i
 	build/venv/bin/pytest tests/reach
 	PYTHONPATH=build/package build/venv/bin/pytest tests/engine
 	build/venv/bin/pytest tests/packaging
+	if command -v dpkg >/dev/null; then $(MAKE) deb; fi
 
 fuzz: build/venv.done ## try generated manifests and answers of remotes, five minutes each
 	PMPP_FUZZ_SECONDS=300 build/venv/bin/pytest tests/server/test_fuzz.py
