@@ -16,7 +16,11 @@ PYTHON = Path(__file__).parents[2] / "python"
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory into which pip has installed the package, and nothing else."""
     directory = tmp_path_factory.mktemp("installed")
-    source = shutil.copytree(PYTHON, tmp_path_factory.mktemp("source") / "python")
+    source = shutil.copytree(
+        PYTHON,
+        tmp_path_factory.mktemp("source") / "python",
+        ignore=shutil.ignore_patterns("build", "*.egg-info"),
+    )
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
          "--no-deps", "--no-build-isolation", "--target", str(directory), str(source)],
@@ -45,6 +49,7 @@ with ParallelConnection([connect(), connect()]) as pdb:
 """
     assert run(installed, program) == "[(1,), (1,)]\n"
     assert (installed / "pmpp" / "py.typed").exists()
+    assert len(list(installed.glob("pmpp-*.dist-info/licenses/LICENSE"))) == 1
 
 
 def test_server_is_not_burdened(installed: Path) -> None:

@@ -28,6 +28,8 @@ def test_package() -> None:
         before = installation.files().keys()
         dpkg("--install", package)
         assert installation.files().keys() > before
+        (copyright_file,) = (root / "usr/share/doc").glob("*/copyright")
+        assert 'HEREUNDER IS ON AN "AS IS" BASIS' in copyright_file.read_text()
         with Cluster(installation.pg_config) as server:
             run("make", "installcheck", f"PG_CONFIG={installation.pg_config}", environment=server.environment())  # fmt: skip
         dpkg("--purge", package.name.partition("_")[0])
