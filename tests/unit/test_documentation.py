@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 from pmpp import errors
-from pmpp.settings import HINTS
+from pmpp.settings import HINTS, Settings, parse
 from psycopg import errors as conditions
 
 TOP = Path(__file__).parents[2]
-PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("doc/*.md"), *TOP.glob("python/*.md")])
+PAGES = sorted(
+    path
+    for places in ("*.md", "doc/*.md", "python/*.md", ".github/**/*.md")
+    for path in TOP.glob(places)
+)
 REFERENCE = "\n".join(path.read_text() for path in TOP.glob("doc/*.md"))
 SCRIPT = "\n".join(path.read_text() for path in sorted(TOP.glob("sql/extension/*.sql")))
 CODE = {path: path.read_text() for path in sorted(TOP.glob("python/src/pmpp/*.py"))}
@@ -40,25 +44,16 @@ FOREIGN = (
 )
 
 
-def test_objects() -> None:
-    """Every function, type, table and view that is not internal is in the reference."""
-    created = re.findall(
-        r"^\s*create (?:or replace )?(?:function|type|table|view) pmpp\.(\w+)", SCRIPT, re.MULTILINE
-    )
-    public = {name for name in created if not name.startswith("_")}
-    assert {"distribute", "num_cpus", "query_manifest", "connection_limit", "activity"} <= public
-    missing = [
-        name
-        for name in sorted(public)
-        if not re.search(rf"`{name}\b|^#+ {name}\b|^{name}\(", REFERENCE, re.MULTILINE)
-    ]
-    assert missing == []
-
-
-@pytest.mark.parametrize("name", HINTS)
-def test_settings(name: str) -> None:
-    """Every setting is in the reference."""
-    assert f"`pmpp.{name}`" in REFERENCE
+def test_settings() -> None:
+    """Every setting is in the reference, with its default."""
+    table = re.findall(r"^\| `pmpp\.(\w+)` \| (.*?) \|", REFERENCE, re.MULTILINE)
+    defaults = {name: default.strip("`") for name, default in table}
+    assert len(table) == len(defaults)
+    assert defaults.keys() == HINTS.keys()
+    assert defaults.pop("max_workers") == "no limit"
+    sizes = {"1GB": 1 << 30}
+    read = parse("C", {"max_workers": None, **defaults}, sizes.__getitem__, float)
+    assert read == Settings()
 
 
 def test_sqlstates() -> None:
@@ -115,6 +110,12 @@ def test_links(page: Path) -> None:
     assert broken == []
 
 
+def test_pages() -> None:
+    """The README leads to every page."""
+    listed_pages = set(re.findall(r"\((doc/[\w-]+\.md)\)", (TOP / "README.md").read_text()))
+    assert listed_pages == {str(path.relative_to(TOP)) for path in TOP.glob("doc/*.md")}
+
+
 def test_help() -> None:
     """make help has a line for every target that is not a file."""
     makefile = (TOP / "Makefile").read_text()
@@ -129,8 +130,13 @@ def test_help() -> None:
 
 
 def raised_in_sql() -> list[tuple[str, str]]:
-    """Return the condition and the fields of each error that the SQL functions raise."""
-    return re.findall(r"^\s*raise (\w+) using\s(.*?;)\n", SCRIPT, re.MULTILINE | re.DOTALL)
+    """Return the condition and the fields of each error that the SQL functions raise.
+
+    `raise using` raises again what was caught, and a warning is none.
+    """
+    found = re.findall(r"^\s*raise (\w+) using\s(.*?;)\n", SCRIPT, re.MULTILINE | re.DOTALL)
+    assert len(found) == len(re.findall(r"^\s*raise\b(?! using | warning )", SCRIPT, re.MULTILINE))
+    return found
 
 
 def listed(page: Path) -> Iterator[str]:
