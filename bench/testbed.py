@@ -178,12 +178,13 @@ class Bench:
         ((postgresql, pmpp, imported),) = self.values("""
             select split_part(version(), ' ', 2), extversion, pg_temp.psycopg_version()
               from pg_extension where extname = 'pmpp'""")
+        kernel = os.uname().release.split(".")
         settings = ", ".join(
             f"{name} {SETTINGS[name]}" for name in ("shared_buffers", "max_connections", "fsync")
         )
         return (
             f"{os.cpu_count()} CPUs ({model[1] if model else os.uname().machine}),"
-            f" Linux {os.uname().release}; PostgreSQL {postgresql}, pmpp {pmpp}, {imported};"
+            f" Linux {kernel[0]}.{kernel[1]}; PostgreSQL {postgresql}, pmpp {pmpp}, {imported};"
             f" {settings}; load of the machine before: {os.getloadavg()[0]:.1f}; caller and remotes on one machine, connected by a Unix socket."
         )
 

@@ -20,7 +20,7 @@ UNKNOWN = [
     ("max_workers", "0"),
     ("connect_retries", "-1"),
     ("connect_retries", "9999999999"),
-    ("max_result_size", "0"),
+    ("max_result_size", "1000kB"),
     ("progress", "often"),
     ("progress", "-1s"),
 ]
@@ -202,13 +202,6 @@ def test_no_setup_command_succeeds(db: psycopg.Connection, there: str, got: Noti
     bad = item(there, "select 1", "select 2", num_workers=2, setup_commands=["set nope to 1"])
     assert numbers(db, bad, item(there, "select 3")) == [3]
     assert [message for _, message, _, _ in got] == ['unrecognized configuration parameter "nope"']
-
-
-def test_smallest_result(db: psycopg.Connection, there: str, got: Notices) -> None:
-    """If not even what pmpp itself asks for may come, it is told so."""
-    db.execute("set pmpp.max_result_size = 1")
-    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match=r"than pmpp\.max_result_size"):
-        numbers(db, item(there, "select 1"))
 
 
 def test_cancel(db: psycopg.Connection, remote: Cluster, there: str, got: Notices) -> None:

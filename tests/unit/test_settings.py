@@ -33,7 +33,7 @@ def test_values() -> None:
         ("connect_retries", "-1"),
         ("connect_retries", "2147483648"),
         ("max_result_size", "huge"),
-        ("max_result_size", "0"),
+        ("max_result_size", "1048575"),
         ("progress", "often"),
     ],
 )

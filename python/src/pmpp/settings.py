@@ -14,7 +14,7 @@ from .errors import PmppError
 # What to write for each setting.
 HINTS = {
     "on_error": "The values are stop and continue.",
-    "max_result_size": "Write a size such as 512MB or 4GB.",
+    "max_result_size": "Write a size of at least 1MB, such as 512MB or 4GB.",
     "max_workers": "Write a number of connections, at least 1.",
     "connect_retries": "Write a number, 0 or more.",
     "progress": "Write a time such as 2s or 1min, or 0.",
@@ -61,7 +61,7 @@ def parse(
     """
     read: dict[str, Callable[[str], object]] = {
         "on_error": _on_error,
-        "max_result_size": lambda text: _at_least(1, bytes_of(text)),
+        "max_result_size": lambda text: _at_least(1024 * 1024, bytes_of(text)),
         "max_workers": lambda text: _at_least(1, _number(text)),
         "connect_retries": lambda text: _at_least(0, _number(text)),
         "progress": seconds_of,
