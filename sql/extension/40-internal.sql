@@ -10,7 +10,7 @@ directory = f"{row['setting']}/pmpp/@VERSION@"
 if directory not in sys.path:
     sys.path.insert(0, directory)
 is_collecting = gc.isenabled()
-gc.disable()  # looking for garbage would take 6 % of the time of these imports
+gc.disable()  # looking for garbage would take 6 % of the time of these imports,
 try:
     import pmpp, psycopg
     strangers = [m.__file__ for m in (pmpp, psycopg) if not m.__file__.startswith(directory + "/")]
@@ -20,6 +20,7 @@ except ImportError as ex:
     plpy.error(f"the Python package of pmpp @VERSION@ cannot be loaded: {ex}", sqlstate="58P01",
                detail=f"It is expected in {directory}.", hint="Install pmpp @VERSION@ again, or, if it was replaced by another version, ALTER EXTENSION pmpp UPDATE.")
 finally:
+    gc.freeze()  # and 10 ms after them: what was imported is there to stay
     if is_collecting:
         gc.enable()
 if strangers:
