@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from psycopg.pq import ExecStatus, abc
 
@@ -37,6 +38,7 @@ class Columns:
         self._is_tagged = is_tagged
         self._count = None if types is None else len(types)
         self._readers: dict[str, Reader] = {}
+        self._assignment_cast = cache(catalog.assignment_cast)
 
     def check(self, delivery: Delivery) -> None:
         """Raise a PmppError if a result does not have these columns."""
@@ -108,6 +110,6 @@ class Columns:
         casts = {}
         for index, wanted in enumerate(self._types):
             came = result.ftype(index)
-            if came != wanted and (cast := self._catalog.assignment_cast(came, wanted)):
+            if came != wanted and (cast := self._assignment_cast(came, wanted)):
                 casts[index] = cast
         return casts
