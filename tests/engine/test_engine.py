@@ -137,8 +137,18 @@ def test_cancel_request_reaches_the_server(here: str, db: psycopg.Connection) ->
             insert into witness values (sqlstate);
         end $$
     """
+    fail_when_it_sleeps = """
+        do $$ begin
+            while not exists (select from pg_stat_activity
+                               where wait_event = 'PgSleep' and query ~ 'into witness' and pid <> pg_backend_pid())
+            loop
+                perform pg_sleep(0.01), pg_stat_clear_snapshot();
+            end loop;
+            perform 1/0;
+        end $$
+    """
     setup = ["set client_connection_check_interval to 0"]
-    item = {"connection": here, "queries": [query, "select 1/0 from pg_sleep(0.1)"],
+    item = {"connection": here, "queries": [query, fail_when_it_sleeps],
             "num_workers": 2, "setup_commands": setup}  # fmt: skip
     with pytest.raises(PmppError, match="division by zero"):
         rows(engine(item).run())
