@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -60,6 +62,22 @@ def assert_nothing_runs(cluster: Cluster) -> None:
     """No shard is at work any more."""
     running = "select from pg_stat_activity where datname like 'shard%' and state = 'active'"
     eventually(cluster, f"not exists ({running})")
+
+
+@contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    """Stop processes; they go on at the end, or after 20 seconds, so that no test hangs."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    thaw = f"sleep 20; kill -CONT {' '.join(map(str, pids))}"
+    with subprocess.Popen(["sh", "-c", thaw], start_new_session=True) as watchdog:
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.killpg(watchdog.pid, signal.SIGKILL)
 
 
 @on_each_postgres
@@ -197,16 +215,48 @@ def test_server_that_hangs(
     pdb = connect_shards(driver, shards=range(3))
     cursor = pdb.cursor().execute("select pg_backend_pid()", source=True)
     pid = {source: row[0] for source, row in cursor}[1]
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen([pid]):
         with pytest.raises(TimeoutError) as caught:
             cursor.execute("select 1", timeout=0.2)
         assert "dbname=shard1" in caught.value.other_failures[0].__notes__[0]
         with pytest.raises((psycopg.Error, psycopg2.Error)):
             pdb.rollback()
         pdb.close()
-    finally:
-        os.kill(pid, signal.SIGCONT)
+
+
+@on_each_postgres
+def test_frozen_server(
+    connect_shards: Open, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """A server that answers nothing at all delays a timeout no longer, on any number of shards."""
+    monkeypatch.setattr("pmpp.connection_threads._PATIENCE", 0.5)
+    pdb = connect_shards(driver)
+    cursor = pdb.cursor().execute("select pg_backend_pid()")
+    postmaster = int((cluster.data / "postmaster.pid").read_text().split()[0])
+    with frozen([postmaster, *(pid for (pid,) in cursor)]):
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            cursor.execute("select 1", timeout=0.2)
+        with pytest.raises((psycopg.Error, psycopg2.Error)):
+            pdb.rollback()
+        pdb.close()
+        assert time.monotonic() - begin < 5
+
+
+def test_timeout_of_a_slow_key(connect_shards: Open) -> None:
+    """The time is up also when rows are there but are not taken in time."""
+    keys: list[int] = []
+
+    def key(row: tuple[int, int]) -> int:
+        time.sleep(0.01)
+        keys.append(row[1])
+        return row[1]
+
+    cursor = connect_shards("sqlite3", shards=range(4, 6)).cursor()
+    cursor.execute(ROWS + " where n > 1 order by n", merge=key, timeout=0.2)
+    with pytest.raises(TimeoutError):
+        cursor.fetchall()
+    assert len(keys) < 30
 
 
 def test_time_that_suffices(connect_shards: Open) -> None:

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Condition, RLock, Thread
 from typing import Any
 
@@ -25,13 +25,10 @@ from .dbapi import (
     Connection,
     InterfaceError,
     add_note,
-    attach,
-    attempt,
-    cancel,
     cure,
-    cut,
     was_cancelled,
 )
+from .interrupt import cancel, cut
 
 _PAUSE = 0.02  # seconds until a call that still runs is cancelled again, doubled each time
 _LONGEST_PAUSE = 1.0
@@ -71,6 +68,7 @@ class Call:
         self.result: Any = None
         self.error: BaseException | None = None
         self.cancelled = False
+        self.done = False
         self._function = function
         self._outcomes = outcomes
 
@@ -91,6 +89,7 @@ class Call:
         """Hand over the outcome."""
         if self.failed():
             self.lane.untold = self.error
+        self.done = True
         outcomes = self._outcomes
         del self._outcomes  # or else an outcome nobody takes would keep itself, and its cursor
         outcomes.put(self)
@@ -169,16 +168,24 @@ class Threads:
                 if call in call.lane.waiting:
                     call.lane.waiting.remove(call)
                     call.drop()
-            pause = _PAUSE
-            patience = time.monotonic() + _PATIENCE
-            while running := [call for call in calls if call.lane.running is call]:
-                # again and again: a query may not have reached its server yet
-                end = cancel if time.monotonic() < patience else cut
-                for call in running:
-                    call.cancelled = call.lane.cancelled = True
-                    end(call.lane.connection)
-                self._changed.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+            self._end_running(calls)
+
+    def _end_running(self, calls: Sequence[Call]) -> None:
+        """Cancel those calls that run, and wait until they have ended. Holds the lock."""
+        pause = _PAUSE
+        patience = time.monotonic() + _PATIENCE
+        while running := [call for call in calls if call.lane.running is call]:
+            for call in running:
+                call.cancelled = call.lane.cancelled = True
+            connections = [call.lane.connection for call in running]
+            # again and again: a query may not have reached its server yet
+            if (left := patience - time.monotonic()) > 0:
+                cancel(connections, min(left, _LONGEST_PAUSE))
+            else:
+                for connection in connections:
+                    cut(connection)
+            self._changed.wait(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def end(self) -> None:
         """End the threads, which have nothing left to do, and wait for that."""
@@ -211,82 +218,3 @@ def _work(ready: SimpleQueue[Lane | None], lock: RLock, changed: Condition) -> N
 def _dismiss(ready: SimpleQueue[Lane | None], count: int) -> None:
     for _ in range(count):
         ready.put(None)
-
-
-class Operation:
-    """Calls that belong together: used in a `with` block, which cancels them when it is left by
-    an exception, waits for them, and attaches their failures to the exception.
-
-    Args:
-        threads: what runs the calls.
-
-    Attributes:
-        failed: True if such a block was left by an exception.
-    """
-
-    def __init__(self, threads: Threads) -> None:
-        self.failed = False
-        self._threads = threads
-        self._outcomes: SimpleQueue[Call] = SimpleQueue()
-        self._calls: list[Call] = []
-
-    def start(self, lane: Lane, function: Callable[[], Any]) -> None:
-        """Call a function as soon as the connection is free."""
-        call = Call(lane, function, self._outcomes)
-        self._calls.append(call)
-        self._threads.submit(call)
-
-    def next(self, deadline: float | None = None) -> Call:
-        """Wait until a call has ended and return it, in the order in which they end.
-
-        Args:
-            deadline: until when, on the clock of `time.monotonic`, or None.
-
-        Raises:
-            TimeoutError: if none has ended by then.
-            BaseException: what the call has raised.
-        """
-        try:
-            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-            call = self._outcomes.get(timeout=wait)
-        except Empty:
-            busy = ", ".join(sorted(call.lane.label for call in self._calls))
-            raise TimeoutError(f"no answer in time from {busy}") from None
-        self._calls.remove(call)
-        if error := call.tell():
-            raise error
-        return call
-
-    def results(self, deadline: float | None = None) -> list[Any]:
-        """Wait for all and return what they return, in the order in which they were started.
-
-        Raises:
-            BaseException: as `next`.
-        """
-        calls = list(self._calls)
-        for _ in calls:
-            self.next(deadline)
-        return [call.result for call in calls]
-
-    def settle(self) -> None:
-        """Wait for all, also when some fail.
-
-        Raises:
-            Exception: the first failure, with the others attached.
-        """
-        attempt([self.next for _ in self._calls])
-
-    def __enter__(self) -> Operation:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if error is not None:
-            self.cancel(error)
-
-    def cancel(self, error: BaseException) -> None:
-        """Cancel all calls, wait for them, and attach their failures to an exception."""
-        self.failed = True
-        calls, self._calls = self._calls, []
-        self._threads.stop(calls)
-        failures = [call.tell() for call in calls if call.failed()]
-        attach(error, [failure for failure in failures if failure])

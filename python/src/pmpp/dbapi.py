@@ -5,7 +5,6 @@ No driver is imported: they are known by what their objects can do.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -75,29 +74,6 @@ def describe(connection: Connection) -> str:
         kind = type(connection)
         return f"{kind.__module__}.{kind.__qualname__}"
     return " ".join(f"{name}={value}" for name, value in shown if value)
-
-
-def cancel(connection: Connection) -> None:
-    """Ask that the call which runs on a connection ends, where the driver can."""
-    for name in ("cancel_safe", "cancel", "interrupt"):  # psycopg 3; 2; sqlite3
-        method = getattr(connection, name, None)
-        if callable(method):
-            try:
-                method()
-            except Exception:
-                return  # then it must be waited for
-            return
-
-
-def cut(connection: Connection) -> None:
-    """Shut the socket of a connection, where the driver tells it: the call that runs then fails."""
-    fileno = getattr(connection, "fileno", None)  # of psycopg and psycopg2
-    if callable(fileno):
-        with (
-            suppress(Exception),
-            socket.fromfd(fileno(), socket.AF_INET, socket.SOCK_STREAM) as wire,
-        ):
-            wire.shutdown(socket.SHUT_RDWR)
 
 
 def stays_interrupted(connection: Connection) -> bool:

@@ -16,8 +16,9 @@ from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from .connection_threads import Lane, Operation, Threads
+from .connection_threads import Lane, Threads
 from .dbapi import Connection, InterfaceError, Pool, attach, attempt, describe
+from .operation import Operation
 from .parallel_cursor import ParallelCursor
 
 __all__ = ["InterfaceError", "ParallelConnection", "ParallelCursor"]

@@ -9,8 +9,9 @@ from itertools import islice
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from .connection_threads import Lane, Operation, Threads
+from .connection_threads import Lane, Threads
 from .dbapi import Cursor, InterfaceError, attach, end_result, stays_interrupted
+from .operation import Operation
 from .union import LARGEST_BATCH, Order, Part, Union
 
 if TYPE_CHECKING:
@@ -251,9 +252,10 @@ class ParallelCursor:
         self._timeout = timeout
         self._begin()
         with self._operation as operation:
+            operation.deadline = self._deadline()
             for part in self._parts:
                 operation.start(part.lane, partial(_run_on, part, function))
-            counts = operation.results(self._deadline())
+            counts = operation.results()
             for part in self._parts:
                 self._union.compare_columns(part)
         self.rowcount = -1 if min(counts) < 0 else sum(counts)
@@ -268,8 +270,8 @@ class ParallelCursor:
             raise InterfaceError("there are no rows, since the last call has failed")
         if count is not None and count < 0:
             raise ValueError(f"the number of rows must be at least 0, not {count}")
-        with self._taking, self._operation:
-            self._union.deadline = self._deadline()
+        with self._taking, self._operation as operation:
+            operation.deadline = self._deadline()
             self._union.largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
             return list(islice(self._rows, count))
 

@@ -15,8 +15,9 @@ from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
 
-from .connection_threads import Lane, Operation
+from .connection_threads import Lane
 from .dbapi import Cursor, InterfaceError
+from .operation import Operation
 
 LARGEST_BATCH = 1000  # rows
 
@@ -54,12 +55,10 @@ class Union:
         parts: one for each connection.
 
     Attributes:
-        deadline: until when to wait for rows, on the clock of `time.monotonic`, or None.
         largest_batch: how many rows to ask a connection for at a time, at most.
     """
 
     def __init__(self, operation: Operation, parts: Sequence[Part]) -> None:
-        self.deadline: float | None = None
         self.largest_batch = LARGEST_BATCH
         self._operation = operation
         self._parts = parts
@@ -107,7 +106,7 @@ class Union:
             self._begun = True
             for part in self._parts:
                 self._request(part)
-        part, rows = self._operation.next(self.deadline).result
+        part, rows = self._operation.next().result
         self.compare_columns(part)
         return part, rows
 
@@ -141,6 +140,7 @@ class Union:
         key: Callable[[Any], Any] | None = None
         previous: list[Any] = []
         for row in chain.from_iterable(self._batches_of(part)):
+            self._operation.time_left()  # which a key that takes long would not notice
             key = key or _key(order, part.columns(), row)
             value = key(row)
             if previous and (value > previous[0] if reverse else value < previous[0]):
