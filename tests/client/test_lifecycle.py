@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,8 @@ import psycopg2.extras
 import psycopg2.pool
 import pytest
 from client_shards import ALL_ROWS, Open
+from cluster import Cluster
+from helpers import eventually
 from pmpp import ParallelConnection
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
@@ -98,6 +101,21 @@ def test_all_go_back_to_their_pools(dsns: list[str]) -> None:
         p.closeall()
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_given_back_once(dsns: list[str], closed: bool) -> None:
+    """Who has the connection next keeps it; one that was closed is given back too."""
+    pool = psycopg2.pool.ThreadedConnectionPool(1, 1, dsn=dsns[0])
+    pdb = ParallelConnection([pool.getconn()])
+    if closed:
+        pdb.close()
+    pdb.putconn([pool])
+    assert not pool.getconn().closed
+    pdb.putconn([pool])
+    with pytest.raises(psycopg2.pool.PoolError, match="exhausted"):
+        pool.getconn()
+    pool.closeall()
+
+
 @pytest.mark.usefixtures("not_inserted")
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_with_block(connect_shards: Open, dsns: list[str], driver: str) -> None:
@@ -113,6 +131,36 @@ def test_with_block(connect_shards: Open, dsns: list[str], driver: str) -> None:
     for use in (pdb.cursor, pdb.commit, pdb.rollback, pdb.__enter__, cursor.fetchone):
         with pytest.raises(pdb.InterfaceError, match="is closed"):
             use()
+
+
+SLOW_COMMIT = """
+create function pg_temp.wait() returns trigger language plpgsql
+    as $$ begin perform pg_sleep(100); return null; end $$;
+create temp table slow (n int);
+create constraint trigger wait after insert on slow
+    deferrable initially deferred for each row execute function pg_temp.wait()
+"""
+
+
+@pytest.mark.parametrize("driver", [psycopg, psycopg2])
+def test_interrupted_commit(cluster: Cluster, dsns: list[str], driver: Any) -> None:
+    """After Ctrl-C in the commit at the end of a `with` block all is closed."""
+    connections = [driver.connect(dsn) for dsn in dsns[:3]]
+    for connection in connections:
+        connection.cursor().execute(SLOW_COMMIT)
+        connection.commit()
+    sleeping = "from pg_stat_activity where state = 'active' and wait_event = 'PgSleep'"
+
+    def interrupt() -> None:
+        eventually(cluster, f"(select count(*) {sleeping}) = 3")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    pdb = ParallelConnection(connections)
+    with suppress(KeyboardInterrupt), ThreadPoolExecutor(1) as pool, pdb:
+        pdb.cursor().execute("insert into slow values (1)")
+        pool.submit(interrupt)
+    assert pdb.closed
+    assert all(connection.closed for connection in connections)
 
 
 @pytest.mark.usefixtures("not_inserted")
@@ -172,6 +220,36 @@ def test_close_closes_all() -> None:
     for connection in connections:
         with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
             connection.execute("select 1")
+
+
+def close_in_a_thread(pdb: ParallelConnection) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pdb.close).result()
+
+
+def close_at_a_signal(pdb: ParallelConnection) -> None:
+    before = signal.signal(signal.SIGUSR1, lambda *_: pdb.close())
+    signal.raise_signal(signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("close", [close_in_a_thread, close_at_a_signal])
+def test_closed_during_a_fetch(
+    connect_shards: Open, close: Callable[[ParallelConnection], None]
+) -> None:
+    """A call under way when everything is closed is refused what it needs further."""
+    pdb = connect_shards("sqlite3", shards=range(4, 5))
+
+    def key(row: tuple[int, int]) -> int:
+        if row[1] == 100:
+            pdb.cursor()  # waits for the rows that are fetched ahead
+            close(pdb)
+        return row[1]
+
+    cursor = pdb.cursor()
+    cursor.execute("select shard, n from t where n > 1 order by n", merge=key, timeout=10)
+    with pytest.raises(pdb.InterfaceError, match="is closed"):
+        cursor.fetchall()
 
 
 def test_forked_process() -> None:

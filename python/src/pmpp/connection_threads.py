@@ -122,9 +122,13 @@ class Threads:
     Args:
         lanes: the connections.
         count: how many threads to have.
+
+    Attributes:
+        ended: True if they have ended, or are about to.
     """
 
     def __init__(self, lanes: Sequence[Lane], count: int) -> None:
+        self.ended = False
         self._lanes = lanes
         self._process = os.getpid()
         # a `with` block of Condition itself may leave it locked at a KeyboardInterrupt
@@ -145,11 +149,18 @@ class Threads:
             thread.start()
 
     def submit(self, call: Call) -> None:
-        """Have a call run after those already made on its connection."""
+        """Have a call run after those already made on its connection.
+
+        Raises:
+            InterfaceError: if the threads have ended.
+        """
         self._require_same_process()
         with self._lock:
             call.lane.waiting.append(call)
             self._ready.put(call.lane)
+            if self.ended:  # looked at last: a signal handler may end them at any point
+                self.stop([call])
+                raise InterfaceError("the ParallelConnection is closed")
 
     def stop(self, calls: Iterable[Call] | None = None) -> None:
         """Drop calls that wait, cancel those that run, and wait until these have ended.
@@ -188,7 +199,9 @@ class Threads:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def end(self) -> None:
-        """End the threads, which have nothing left to do, and wait for that."""
+        """Refuse further calls, cancel those that there are, end the threads, and wait for that."""
+        self.ended = True
+        self.stop()
         self._dismiss()
         for thread in self._threads:
             thread.join()

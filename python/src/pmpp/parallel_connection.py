@@ -57,15 +57,15 @@ class ParallelConnection:
         if max_threads is not None and max_threads < 1:
             raise ValueError(f"max_threads must be at least 1, not {max_threads}")
         self._lanes = _lanes(self._unclosed, None if names is None else tuple(names))
+        self._unreturned = self._lanes
         self._threads = Threads(self._lanes, min(count, max_threads or count))
-        self._closed = False
         self._cursors: WeakSet[ParallelCursor] = WeakSet()
         self._cursors_lock = Lock()
 
     @property
     def closed(self) -> bool:
         """True after `close` and `putconn`."""
-        return self._closed
+        return self._threads.ended
 
     def cursor(self, *args: Any, **kwargs: Any) -> ParallelCursor:
         """Open a cursor on each connection and return them as one.
@@ -115,14 +115,15 @@ class ParallelConnection:
         Raises:
             Exception: what a driver raises; the other connections are closed nevertheless.
         """
-        self._end()
+        self._threads.end()
         connections, self._unclosed = self._unclosed, ()
         attempt([connection.close for connection in connections])
 
     def putconn(self, pools: Sequence[Pool]) -> None:
         """Cancel what runs, end the threads, and give every connection back to its pool.
 
-        A pool rolls back what has not been committed.
+        A pool rolls back what has not been committed. Each connection is given back once: when
+        they have been, further calls do nothing, and `close` does not close them.
 
         Args:
             pools: the pools, in the order of the connections.
@@ -133,13 +134,13 @@ class ParallelConnection:
         """
         if len(pools) != len(self._lanes):
             raise ValueError(f"{len(pools)} pools for {len(self._lanes)} connections")
-        self._end()
+        self._threads.end()
         self._unclosed = ()
+        lanes, self._unreturned = self._unreturned, []
         attempt(
-            [
-                partial(pool.putconn, lane.connection)
-                for pool, lane in zip(pools, self._lanes, strict=True)
-            ]
+            # not strict: there are none if they have been given back
+            partial(pool.putconn, lane.connection)
+            for pool, lane in zip(pools, lanes, strict=False)
         )
 
     def __enter__(self) -> ParallelConnection:
@@ -147,7 +148,7 @@ class ParallelConnection:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._closed:
+        if self.closed:
             return
         last = self.commit if error is None else self.rollback
         try:
@@ -156,16 +157,12 @@ class ParallelConnection:
             if error is None:
                 raise
             attach(error, [failure])
+        finally:
+            self.close()  # also at a KeyboardInterrupt
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise InterfaceError("the ParallelConnection is closed")
-
-    def _end(self) -> None:
-        """Make no more calls."""
-        self._closed = True
-        self._threads.stop()
-        self._threads.end()
 
     def _start(self, function: Callable[[Lane], Any]) -> Operation:
         """Call a function for every connection."""
