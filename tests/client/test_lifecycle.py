@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -175,6 +176,51 @@ def test_commit_and_rollback(connect_shards: Open, dsns: list[str]) -> None:
     assert inserted(dsns) == 0
     pdb.commit()
     assert inserted(dsns) == 20
+
+
+AUTOCOMMIT: dict[str, Callable[[str, Path], Any]] = {
+    "psycopg": lambda dsn, _: psycopg.connect(dsn, autocommit=True),
+    "psycopg2": lambda dsn, _: autocommitting(psycopg2.connect(dsn)),
+    "sqlite3": lambda _, file: sqlite3.connect(file, isolation_level=None, check_same_thread=False),
+}
+
+
+def autocommitting(connection: Any) -> Any:
+    connection.autocommit = True
+    return connection
+
+
+@pytest.mark.parametrize("connect", AUTOCOMMIT.values(), ids=AUTOCOMMIT)
+def test_autocommit(dsns: list[str], tmp_path: Path, connect: Callable[[str, Path], Any]) -> None:
+    """What connections in autocommit have run stays, after a failure, a rollback and a close."""
+    connections = [connect(dsn, tmp_path / str(shard)) for shard, dsn in enumerate(dsns[:3])]
+    with ParallelConnection(connections) as pdb:
+        cursor = pdb.cursor()
+        cursor.execute("create table kept (n int)")
+        try:
+            cursor.execute("insert into kept values (1)")
+            with pytest.raises((psycopg.Error, psycopg2.Error, sqlite3.Error)):
+                cursor.execute("insert into nowhere values (1)")
+            assert cursor.execute("select n from kept").fetchall() == [(1,)] * 3
+            pdb.rollback()
+            assert cursor.execute("select n from kept").fetchall() == [(1,)] * 3
+            pdb.commit()
+        finally:
+            cursor.execute("drop table kept")
+
+
+def test_attributes_of_drivers(connect_shards: Open) -> None:
+    """What only a connection or cursor of the driver has cannot be set by mistake."""
+    pdb = connect_shards("psycopg")
+    cursor = pdb.cursor()
+    for thing, name in [
+        (pdb, "autocommit"), (pdb, "isolation_level"), (pdb, "row_factory"),
+        (cursor, "itersize"), (cursor, "row_factory"),
+    ]:  # fmt: skip
+        with pytest.raises(AttributeError, match=name):
+            setattr(thing, name, True)
+    cursor.arraysize = 5
+    assert len(cursor.execute("select n from t").fetchmany()) == 5
 
 
 def test_closed_cursor(connect_shards: Open) -> None:

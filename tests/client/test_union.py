@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
+import psycopg2
 import psycopg2.extras
 import pytest
 from client_shards import ALL_ROWS, Open, rows_of
@@ -145,6 +146,48 @@ def test_executemany(connect_shards: Open) -> None:
     assert cursor.fetchall() == [(0,)] * 3
 
 
+@pytest.mark.parametrize("source", [False, True])
+def test_further_results(connect_shards: Open, source: bool) -> None:
+    """Those that a statement has on each connection come one after the other."""
+    cursor = connect_shards("psycopg", shards=range(2, 4)).cursor()
+    cursor.execute(
+        "select n from t; select count(*) as count from t; select 7 as n, 8 as m", source=source
+    )
+    assert cursor.fetchone() is not None  # the next set begins whatever has been fetched
+    for columns, rows in ((["count"], [(3,), (0,)]), (["n", "m"], [(7, 8), (7, 8)])):
+        assert cursor.nextset()
+        assert cursor.description is not None
+        assert [column[0] for column in cursor.description] == columns
+        assert cursor.rowcount == 2
+        expected = [(index, row) for index, row in enumerate(rows)] if source else rows
+        assert sorted(cursor.fetchall()) == sorted(expected)
+    assert cursor.nextset() is None
+    assert cursor.fetchall() == []
+
+
+def test_further_results_of_executemany(connect_shards: Open) -> None:
+    """psycopg 3 returns the rows of each set of parameters as a result."""
+    pdb = connect_shards("psycopg", shards=range(3))
+    cursor = pdb.cursor()
+    cursor.executemany("insert into t values (%s, 0) returning shard", [(7,), (8,)], returning=True)
+    assert cursor.fetchall() == [(7,)] * 3
+    assert cursor.nextset()
+    assert cursor.fetchall() == [(8,)] * 3
+    assert not cursor.nextset()
+    pdb.rollback()
+
+
+def test_no_further_results(connect_shards: Open) -> None:
+    """A driver that has none refuses, or is not even asked, which costs no rows."""
+    cursor = connect_shards("psycopg2").cursor().execute("select shard, n from t")
+    with pytest.raises(psycopg2.NotSupportedError):
+        cursor.nextset()
+    cursor = connect_shards("sqlite3").cursor().execute("select shard, n from t")
+    with pytest.raises(InterfaceError, match=r"the cursor of connection 0 .* has no nextset"):
+        cursor.nextset()
+    assert len(cursor.fetchall()) == len(ALL_ROWS)
+
+
 def test_several_cursors(connect_shards: Open) -> None:
     """Cursors of one connection do not disturb each other."""
     pdb = connect_shards("psycopg")
@@ -201,6 +244,24 @@ def test_several_threads_use_one_cursor(connect_shards: Open) -> None:
         )
 
 
+def test_execute_while_a_thread_fetches(connect_shards: Open) -> None:
+    """The statement runs after the fetch, and neither loses its rows."""
+    cursor = connect_shards("psycopg", shards=range(4, 5)).cursor()
+    with ThreadPoolExecutor(1) as pool:
+        executing: list[Future[Any]] = []
+
+        def key(row: tuple[int, int]) -> int:
+            if row[1] == 2:
+                executing.append(pool.submit(cursor.execute, "select -1"))
+                wait(executing, timeout=0.2)  # in vain
+            return row[1]
+
+        cursor.execute("select shard, n from t where n > 1 order by n", merge=key)
+        assert cursor.fetchall() == rows_of(4)[1:]
+        executing[0].result()
+        assert cursor.fetchall() == [(-1,)]
+
+
 def test_source(connect_shards: Open) -> None:
     """Rows tell the index of their connection, or its name."""
     expected = Counter((shard, row) for shard in range(10) for row in rows_of(shard))
@@ -255,6 +316,12 @@ def test_merge_is_lazy(connect_shards: Open) -> None:
         "with recursive c(n) as (select 1 union all select n + 1 from c) select n from c", merge=0
     )
     assert cursor.fetchmany(25) == [(1,)] * 10 + [(2,)] * 10 + [(3,)] * 5
+
+
+def test_reverse_without_merge(connect_shards: Open) -> None:
+    """There is nothing that could be reversed."""
+    with pytest.raises(ValueError, match="reverse=True is of no use without merge"):
+        connect_shards("sqlite3").cursor().execute("select n from t", reverse=True)
 
 
 def test_merge_of_unordered_rows(connect_shards: Open) -> None:

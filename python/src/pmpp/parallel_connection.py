@@ -41,6 +41,12 @@ class ParallelConnection:
 
     InterfaceError = InterfaceError
 
+    # no more: what a driver's connection has besides must not look as if it could be set
+    __slots__ = (
+        "__weakref__", "_cursors", "_cursors_lock", "_lanes", "_threads", "_unclosed",
+        "_unreturned",
+    )  # fmt: skip
+
     def __init__(
         self,
         connections: Iterable[Connection],
@@ -95,7 +101,7 @@ class ParallelConnection:
         self._each(lambda lane: lane.connection.commit())
 
     def rollback(self) -> None:
-        """Cancel what runs, and roll back on every connection.
+        """Cancel what runs, give up rows that cursors have not fetched, and roll back everywhere.
 
         Raises:
             InterfaceError: if this object is closed.
@@ -106,7 +112,7 @@ class ParallelConnection:
         with self._cursors_lock:
             cursors = list(self._cursors)
         for cursor in cursors:
-            cursor.end_interrupted()
+            cursor.end_result()
         self._each(_roll_back)
 
     def close(self) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import islice
+from operator import methodcaller
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from .connection_threads import Lane, Threads
 from .dbapi import Cursor, InterfaceError, attach, end_result, stays_interrupted
 from .operation import Operation
-from .union import LARGEST_BATCH, Order, Part, Union
+from .result import Arrange, Result
+from .union import LARGEST_BATCH, Order, Union
 
 if TYPE_CHECKING:
     from .parallel_connection import ParallelConnection
@@ -33,6 +34,12 @@ class ParallelCursor:
         rowcount: the sum of what the drivers say after a statement, or -1 if one does not know.
     """
 
+    # no more: what a driver's cursor has besides must not look as if it could be set
+    __slots__ = (
+        "__weakref__", "_calling", "_closed", "_cursors", "_result", "_threads", "_timeout",
+        "arraysize", "connection", "rowcount",
+    )  # fmt: skip
+
     def __init__(
         self,
         connection: ParallelConnection,
@@ -47,8 +54,8 @@ class ParallelCursor:
         self._cursors = list(zip(lanes, cursors, strict=True))
         self._closed = False
         self._timeout: float | None = None
-        self._taking = RLock()  # iterators crash if threads share them
-        self._begin()
+        self._calling = RLock()  # of threads that share the cursor, one calls at a time
+        self._result = Result(threads, self._cursors, Union.as_they_come)
 
     @property
     def closed(self) -> bool:
@@ -57,8 +64,8 @@ class ParallelCursor:
 
     @property
     def description(self) -> Sequence[Sequence[Any]] | None:
-        """The columns of the result, as the first connection's driver describes them."""
-        return self._cursors[0][1].description
+        """The columns of the result, as the first driver describes them that knows them yet."""
+        return self._result.description
 
     def execute(
         self,
@@ -89,13 +96,21 @@ class ParallelCursor:
         Raises:
             InterfaceError: if the cursor is closed, or columns differ between connections.
             TimeoutError: if the time is up, after everything has been cancelled.
+            ValueError: if `reverse` is given without `merge`, or an argument is out of range.
             Exception: what a driver raises.
         """
-        self._run(lambda cursor: cursor.execute(query, *args, **kwargs), timeout)
+        if merge is None and reverse:
+            raise ValueError("reverse=True is of no use without merge")
+
+        def run(cursor: Cursor) -> bool:
+            cursor.execute(query, *args, **kwargs)
+            return True
+
         if merge is None:
-            self._rows = self._union.as_they_come(source)
+            arrange: Arrange = partial(Union.as_they_come, with_source=source)
         else:
-            self._rows = self._union.in_order(merge, reverse, source)
+            arrange = partial(Union.in_order, order=merge, reverse=reverse, with_source=source)
+        self._run(run, arrange, timeout)
         return self
 
     def executemany(
@@ -121,9 +136,37 @@ class ParallelCursor:
             Exception: as `execute`.
         """
         sets = list(parameters)
-        self._run(lambda cursor: cursor.executemany(query, sets, *args, **kwargs), timeout)
-        self._rows = self._union.as_they_come()
+
+        def run(cursor: Cursor) -> bool:
+            cursor.executemany(query, sets, *args, **kwargs)
+            return True
+
+        self._run(run, Union.as_they_come, timeout)
         return self
+
+    def nextset(self) -> bool | None:
+        """Go on to the next result, of a statement that has several on each connection.
+
+        Its rows come as `execute` was told: with their source, or merged.
+
+        Returns:
+            True, or None if no connection has a further result; there are no more rows then.
+
+        Raises:
+            InterfaceError: as `fetchone`, and if a driver's cursor has no `nextset`.
+            TimeoutError: as `fetchone`.
+            Exception: what a driver raises.
+        """
+        with self._calling:
+            self._require_open()
+            before = self._result
+            before.require_rows()
+            for lane, cursor in before.cursors:
+                if not hasattr(cursor, "nextset"):
+                    raise InterfaceError(f"the cursor of {lane.label} has no nextset")
+            following = Result(self._threads, before.cursors, before.arrange)
+            self._get(following, methodcaller("nextset"))
+            return True if self._result.cursors else None
 
     def fetchone(self) -> Any:
         """Return the next row, from whichever connection has one, or None if there are no more.
@@ -207,12 +250,12 @@ class ParallelCursor:
                     operation.start(lane, cursor.close)
                 operation.settle()
 
-    def end_interrupted(self) -> None:
-        """End results that would have their connections interrupt further statements."""
+    def end_result(self) -> None:
+        """Give up the rows, and have no result interrupt further statements of its connection."""
+        self._result.give_up()
         with Operation(self._threads) as operation:
             for lane, cursor in self._cursors:
                 if lane.cancelled and stays_interrupted(lane.connection):
-                    self._operation.failed = True
                     operation.start(lane, partial(end_result, cursor))
             operation.settle()
 
@@ -226,7 +269,7 @@ class ParallelCursor:
         if error is None:
             self.close()
             return
-        self._operation.cancel(error)
+        self._result.cancel(error)
         try:
             self.close()
         except Exception as failure:
@@ -236,48 +279,32 @@ class ParallelCursor:
         if self.closed:
             raise InterfaceError("the cursor is closed")
 
-    def _begin(self) -> None:
-        """Forget the rows that were still to come."""
-        self._operation = Operation(self._threads)
-        self._parts = [Part(lane, cursor) for lane, cursor in self._cursors]
-        self._union = Union(self._operation, self._parts)
-        self._rows = self._union.as_they_come()
-        self.rowcount = -1
-
-    def _run(self, function: Callable[[Cursor], Any], timeout: float | None) -> None:
+    def _run(
+        self, function: Callable[[Cursor], object], arrange: Arrange, timeout: float | None
+    ) -> None:
         """Have a statement run on every connection."""
-        self._require_open()
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
-        self._timeout = timeout
-        self._begin()
-        with self._operation as operation:
-            operation.deadline = self._deadline()
-            for part in self._parts:
-                operation.start(part.lane, partial(_run_on, part, function))
-            counts = operation.results()
-            for part in self._parts:
-                self._union.compare_columns(part)
-        self.rowcount = -1 if min(counts) < 0 else sum(counts)
+        with self._calling:
+            self._require_open()
+            if timeout is not None and timeout <= 0:
+                raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
+            self._timeout = timeout
+            self._get(Result(self._threads, self._cursors, arrange), function)
+
+    def _get(self, result: Result, function: Callable[[Cursor], object]) -> None:
+        """Replace the result by another."""
+        self.rowcount = -1
+        self._result = result
+        self.rowcount = result.get(function, self._deadline())
 
     def _deadline(self) -> float | None:
         return None if self._timeout is None else time.monotonic() + self._timeout
 
     def _take(self, count: int | None) -> list[Any]:
         """Return that many rows, or all."""
-        self._require_open()
-        if self._operation.failed:
-            raise InterfaceError("there are no rows, since the last call has failed")
-        if count is not None and count < 0:
-            raise ValueError(f"the number of rows must be at least 0, not {count}")
-        with self._taking, self._operation as operation:
-            operation.deadline = self._deadline()
-            self._union.largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
-            return list(islice(self._rows, count))
-
-
-def _run_on(part: Part, function: Callable[[Cursor], Any]) -> int:
-    """Run a statement on one connection; return its number of rows, or -1."""
-    function(part.cursor)
-    part.lane.untold = None  # so that failure does no more harm
-    return part.cursor.rowcount
+        with self._calling:
+            self._require_open()
+            self._result.require_rows()
+            if count is not None and count < 0:
+                raise ValueError(f"the number of rows must be at least 0, not {count}")
+            largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
+            return self._result.take(count, self._deadline(), largest_batch)
