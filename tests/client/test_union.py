@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg2
@@ -13,7 +14,7 @@ import psycopg2.extras
 import pytest
 from client_shards import ALL_ROWS, Open, rows_of
 from pmpp.parallel_connection import InterfaceError, ParallelCursor
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row, scalar_row
 
 # Drivers and what to open cursors with.
 CURSORS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -336,6 +337,26 @@ def test_merge_of_unordered_rows(connect_shards: Open) -> None:
     for merge in ("m", 2):
         cursor.execute("select shard, n from t", merge=merge)
         with pytest.raises(InterfaceError, match=f"no column {merge!r} to merge by among shard, n"):
+            cursor.fetchall()
+
+
+@pytest.mark.parametrize("row", ["'NaN'::float8 as n", "'NaN'::numeric as n"])
+def test_merge_by_nan(connect_shards: Open, row: str) -> None:
+    """What is neither less nor greater than anything has no place in an order."""
+    cursor = connect_shards("psycopg").cursor()
+    cursor.execute(f"select {row} union all select 2 order by 1", merge="n")
+    with pytest.raises(InterfaceError, match=r"a key that no order has a place for: .*(nan|NaN)"):
+        cursor.fetchall()
+
+
+@pytest.mark.parametrize("row_factory", [scalar_row, class_row(SimpleNamespace)])
+@pytest.mark.parametrize("column", ["n", "n::text"])
+def test_merge_without_columns(connect_shards: Open, row_factory: Any, column: str) -> None:
+    """Rows that have no columns can be merged by a function only, which is told."""
+    cursor = connect_shards("psycopg").cursor(row_factory=row_factory)
+    for merge in ("n", 0):
+        cursor.execute(f"select {column} from t", merge=merge)
+        with pytest.raises(InterfaceError, match=f"to get {merge!r} from: merge by a function"):
             cursor.fetchall()
 
 

@@ -143,6 +143,10 @@ class Union:
             self._operation.time_left()  # which a key that takes long would not notice
             key = key or _key(order, part.columns(), row)
             value = key(row)
+            if value != value:  # it would be in any order
+                raise InterfaceError(
+                    f"{part.lane.label} has a key that no order has a place for: {value!r}"
+                )
             if previous and (value > previous[0] if reverse else value < previous[0]):
                 raise InterfaceError(
                     f"{part.lane.label} is not in the order to merge by:"
@@ -166,4 +170,12 @@ def _key(order: Order, names: Sequence[str], row: Any) -> Callable[[Any], Any]:
         raise InterfaceError(
             f"there is no column {order!r} to merge by among {', '.join(names)}"
         ) from None
-    return itemgetter(names[index] if isinstance(row, Mapping) else index)
+    key = itemgetter(names[index] if isinstance(row, Mapping) else index)
+    try:
+        key(() if isinstance(row, str | bytes) else row)  # whose characters are not columns
+    except (TypeError, LookupError):
+        raise InterfaceError(
+            f"rows of {type(row)} have no columns to get {order!r} from: merge by a function"
+            " that returns the key of a row"
+        ) from None
+    return key
