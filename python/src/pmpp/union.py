@@ -1,9 +1,9 @@
 """The rows of one result on several connections, as one stream.
 
 Each connection works one batch ahead of the rows that have been taken, and no further, so memory
-holds at most two batches of each. The first batch is one row and each is twice as large as the
-one before it, up to a limit: so a row waits for others of its connection no longer than those
-before it took.
+holds at most two batches of each. The first batch is one row and each is at most twice as large as
+the one before it, up to a limit: so a row waits for others of its connection no longer than those
+before it took. There is a limit of rows and one of bytes, if rows are like those before them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 from .connection_threads import Lane
 from .dbapi import Cursor, InterfaceError
 from .operation import Operation
+from .row_size import mean_size
 
 LARGEST_BATCH = 1000  # rows
+_BATCH_BYTES = 1024 * 1024
 
 Order = int | str | Callable[[Any], Any]
 
@@ -37,6 +39,10 @@ class Part:
         self.cursor = cursor
         self.size = 1
         self.batch: Sequence[Any] | None = None
+
+    def adapt(self, rows: Sequence[Any]) -> None:
+        """Have the next batch be larger than these rows, but not take too much memory."""
+        self.size = max(1, min(2 * len(rows), _BATCH_BYTES // (mean_size(rows) + 1)))
 
     def columns(self) -> list[str]:
         """Return the names of the columns; none if they are not known (yet)."""
@@ -97,7 +103,6 @@ class Union:
     def _request(self, part: Part) -> None:
         """Have a connection fetch its next batch."""
         size = min(part.size, self.largest_batch)
-        part.size = 2 * size
         self._operation.start(part.lane, partial(_fetch, part, size))
 
     def _receive(self) -> tuple[Part, Sequence[Any]]:
@@ -108,6 +113,8 @@ class Union:
                 self._request(part)
         part, rows = self._operation.next().result
         self.compare_columns(part)
+        if rows:
+            part.adapt(rows)
         return part, rows
 
     def _batches(self, with_source: bool) -> Iterator[Iterable[Any]]:
