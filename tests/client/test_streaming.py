@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import psycopg
+import psycopg2
 import pytest
 from client_shards import ALL_ROWS, Open
 from cluster import Cluster
@@ -92,6 +93,21 @@ def test_threads_of_what_was_forgotten(files: list[Path]) -> None:
     for thread in started:
         thread.join(10)
     assert not any(thread.is_alive() for thread in started)
+    for connection in connections:
+        connection.close()
+
+
+def test_queries_of_what_was_forgotten(cluster: Cluster, dsns: list[str]) -> None:
+    """Rows that are fetched ahead for nobody are not worked out to the end."""
+    connections = [psycopg2.connect(dsn) for dsn in dsns[:3]]
+    cursor = ParallelConnection(connections).cursor(name="c")
+    cursor.execute("select 1 union all select 2 from pg_sleep(100)")
+    assert cursor.fetchmany(3) == [(1,)] * 3
+    running = "select from pg_stat_activity where state = 'active' and wait_event = 'PgSleep'"
+    eventually(cluster, f"(select count(*) from ({running}) _) = 3")
+    del cursor
+    gc.collect()
+    eventually(cluster, f"not exists ({running})")
     for connection in connections:
         connection.close()
 

@@ -118,6 +118,7 @@ class Threads:
     """Threads for the calls on some connections.
 
     They are started at once and end when this object does, which they hold no reference to.
+    What runs then is cancelled, once, and not waited for.
 
     Args:
         lanes: the connections.
@@ -144,7 +145,10 @@ class Threads:
             )
             for number in range(count)
         ]
-        self._dismiss = weakref.finalize(self, _dismiss, self._ready, count)
+        self._dismiss = weakref.finalize(
+            self, _dismiss, self._process, lanes, self._lock, self._ready, count
+        )
+        self._dismiss.atexit = False  # when no thread can be started any more
         for thread in self._threads:
             thread.start()
 
@@ -228,6 +232,14 @@ def _work(ready: SimpleQueue[Lane | None], lock: RLock, changed: Condition) -> N
         del lane, call  # which would keep their rows until the next call
 
 
-def _dismiss(ready: SimpleQueue[Lane | None], count: int) -> None:
+def _dismiss(
+    process: int, lanes: Sequence[Lane], lock: RLock, ready: SimpleQueue[Lane | None], count: int
+) -> None:
+    """End the threads, and what they do, for which nobody waits; but not from a forked process."""
     for _ in range(count):
         ready.put(None)
+    if os.getpid() == process:
+        with lock:
+            for lane in lanes:
+                lane.waiting.clear()
+            cancel([lane.connection for lane in lanes if lane.running], _LONGEST_PAUSE)
