@@ -1,13 +1,38 @@
-"""The rows of the shards that the tests of ParallelConnection use."""
+"""The shards that the tests of ParallelConnection use, and what more than one module asks of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
 
+import psycopg2.extras
+import pytest
 from pmpp import ParallelConnection
+from pmpp.parallel_connection import InterfaceError, ParallelCursor
+from psycopg.rows import dict_row
 
 # How many rows each shard has. Most have none; one has more than a batch.
 SIZES = [0, 0, 3, 0, 2500, 0, 1, 0, 0, 40]
+
+ROWS = "select shard, n from t"
+SLEEP = "select 1 as shard, 2 as n from pg_sleep(100)"
+
+on_each_postgres = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+
+# Drivers and what to open cursors with.
+CURSORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "psycopg": ("psycopg", {}),
+    "psycopg, dict_row": ("psycopg", {"row_factory": dict_row}),
+    "psycopg, server-side": ("psycopg", {"name": "c"}),
+    "psycopg2": ("psycopg2", {}),
+    "psycopg2, RealDictCursor": ("psycopg2", {"cursor_factory": psycopg2.extras.RealDictCursor}),
+    "psycopg2, server-side": ("psycopg2", {"name": "c"}),
+    "sqlite3": ("sqlite3", {}),
+    "mixed": ("mixed", {}),
+}
+
+on_each_driver = pytest.mark.parametrize(("driver", "options"), CURSORS.values(), ids=CURSORS)
 
 Open = Callable[..., ParallelConnection]
 
@@ -20,3 +45,26 @@ def rows_of(shard: int) -> list[Row]:
 
 
 ALL_ROWS = [row for shard in range(len(SIZES)) for row in rows_of(shard)]
+
+
+def as_tuples(rows: Iterable[Any]) -> Counter[tuple[Any, ...]]:
+    """Count rows, which may be mappings or tuples."""
+    return Counter(tuple(row.values()) if isinstance(row, dict) else tuple(row) for row in rows)
+
+
+def view(queries: dict[int, str], others: str = ROWS) -> Callable[[int], str]:
+    """Return what makes a view `v` of the query of each shard."""
+    return lambda shard: f"create temp view v as {queries.get(shard, others)}"
+
+
+def assert_no_rows(cursor: ParallelCursor) -> None:
+    """What has failed does not look like the end of a result."""
+    for fetch in (cursor.fetchone, cursor.fetchmany, cursor.fetchall, cursor.__next__):
+        with pytest.raises(InterfaceError, match="the last call has failed"):
+            fetch()
+
+
+def assert_usable(cursor: ParallelCursor) -> None:
+    """The cursor serves again after a rollback."""
+    cursor.connection.rollback()
+    assert sorted(cursor.execute(ROWS + " where n = 2")) == [(2, 2), (4, 2), (9, 2)]

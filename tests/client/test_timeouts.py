@@ -1,0 +1,142 @@
+"""When the time is up, or a server does not answer: all ends in time, and goes on after a rollback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+import psycopg2
+import pytest
+from client_shards import (
+    ALL_ROWS,
+    ROWS,
+    SLEEP,
+    Open,
+    assert_no_rows,
+    assert_usable,
+    on_each_postgres,
+    view,
+)
+from cluster import Cluster
+
+
+@contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    """Stop processes; they go on at the end, or after 20 seconds, so that no test hangs."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    thaw = f"sleep 20; kill -CONT {' '.join(map(str, pids))}"
+    with subprocess.Popen(["sh", "-c", thaw], start_new_session=True) as watchdog:
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.killpg(watchdog.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("options", [{}, {"name": "c"}], ids=["execute", "fetch"])
+@on_each_postgres
+def test_timeout(connect_shards: Open, driver: str, options: dict[str, Any]) -> None:
+    """When the time is up, whether of execute or of fetching, everything is cancelled."""
+    pdb = connect_shards(driver, prepare=view({3: SLEEP, 5: SLEEP}))
+    with pdb.cursor(**options) as cursor:
+        with pytest.raises(TimeoutError) as caught:
+            cursor.execute("select * from v", timeout=0.3).fetchall()
+        assert "dbname=shard3" in str(caught.value)
+        assert "dbname=shard5" in str(caught.value)
+        assert caught.value.other_failures == []
+        assert_no_rows(cursor)
+    assert_usable(pdb.cursor())
+
+
+def test_timeout_of_sqlite(connect_shards: Open) -> None:
+    """SQLite is interrupted too."""
+    cursor = connect_shards("sqlite3").cursor()
+    endless = "with recursive c(n) as (select 1 union all select n + 1 from c) select {} from c"
+    for result in ("count(*)", "n"):
+        with pytest.raises(TimeoutError):
+            cursor.execute(endless.format(result), timeout=0.2).fetchall()
+        assert_usable(cursor)
+    with pytest.raises(ValueError, match="timeout must be more than 0 seconds, not -1"):
+        cursor.execute("select 1", timeout=-1)
+
+
+def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
+    """After a rollback, results that were open meanwhile do not have new cursors interrupted."""
+    pdb = connect_shards("sqlite3")
+    counting = "with recursive c(n) as (select 1 union all select n + 1 from c) select {} from c"
+    opened = pdb.cursor().execute(counting.format("n"))
+    assert opened.fetchone() == (1,)
+    with pytest.raises(TimeoutError):
+        pdb.cursor().execute(counting.format("count(*)"), timeout=0.2)
+    pdb.rollback()
+    assert_no_rows(opened)
+    assert_usable(pdb.cursor())
+
+
+@on_each_postgres
+def test_server_that_hangs(
+    connect_shards: Open, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """A connection whose server does not even answer to being cancelled is cut."""
+    monkeypatch.setattr("pmpp.connection_threads._PATIENCE", 0.5)
+    pdb = connect_shards(driver, shards=range(3))
+    cursor = pdb.cursor().execute("select pg_backend_pid()", source=True)
+    pid = {source: row[0] for source, row in cursor}[1]
+    with frozen([pid]):
+        with pytest.raises(TimeoutError) as caught:
+            cursor.execute("select 1", timeout=0.2)
+        assert "dbname=shard1" in caught.value.other_failures[0].__notes__[0]
+        with pytest.raises((psycopg.Error, psycopg2.Error)):
+            pdb.rollback()
+        pdb.close()
+
+
+@on_each_postgres
+def test_frozen_server(
+    connect_shards: Open, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """A server that answers nothing at all delays a timeout no longer, on any number of shards."""
+    monkeypatch.setattr("pmpp.connection_threads._PATIENCE", 0.5)
+    pdb = connect_shards(driver)
+    cursor = pdb.cursor().execute("select pg_backend_pid()")
+    postmaster = int((cluster.data / "postmaster.pid").read_text().split()[0])
+    with frozen([postmaster, *(pid for (pid,) in cursor)]):
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            cursor.execute("select 1", timeout=0.2)
+        with pytest.raises((psycopg.Error, psycopg2.Error)):
+            pdb.rollback()
+        pdb.close()
+        assert time.monotonic() - begin < 5
+
+
+def test_timeout_of_a_slow_key(connect_shards: Open) -> None:
+    """The time is up also when rows are there but are not taken in time."""
+    keys: list[int] = []
+
+    def key(row: tuple[int, int]) -> int:
+        time.sleep(0.01)
+        keys.append(row[1])
+        return row[1]
+
+    cursor = connect_shards("sqlite3", shards=range(4, 6)).cursor()
+    cursor.execute(ROWS + " where n > 1 order by n", merge=key, timeout=0.2)
+    with pytest.raises(TimeoutError):
+        cursor.fetchall()
+    assert len(keys) < 30
+
+
+def test_time_that_suffices(connect_shards: Open) -> None:
+    """A timeout that is not reached changes nothing."""
+    cursor = connect_shards("mixed").cursor()
+    cursor.execute(ROWS, timeout=60)
+    assert len(cursor.fetchall()) == len(ALL_ROWS)
