@@ -59,6 +59,7 @@ include $(PGXS)
 
 # ---- Building ----
 
+# Without client/, which is for programs outside the server.
 PYTHON_SOURCES := $(wildcard python/src/pmpp/*.py) python/src/pmpp/py.typed
 PACKAGE_DIR := $(pkglibdir)/pmpp/$(EXTVERSION)
 # Compiled for where the files will be, and used without a look at the sources: nothing is written

@@ -8,8 +8,7 @@ from typing import Any
 
 import psycopg2.extras
 import pytest
-from pmpp import ParallelConnection
-from pmpp.parallel_connection import InterfaceError, ParallelCursor
+from pmpp import InterfaceError, ParallelConnection, ParallelCursor
 from psycopg.rows import dict_row
 
 # How many rows each shard has. Most have none; one has more than a batch.

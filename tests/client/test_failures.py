@@ -16,8 +16,7 @@ import pytest
 from client_shards import ROWS, SLEEP, Open, assert_no_rows, assert_usable, on_each_postgres, view
 from cluster import Cluster
 from helpers import PASSWORD, eventually
-from pmpp import ParallelConnection
-from pmpp.parallel_connection import InterfaceError
+from pmpp import InterfaceError, ParallelConnection
 from psycopg.conninfo import make_conninfo
 
 DIVISION_BY_ZERO = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from client_shards import ALL_ROWS, Open, as_tuples, on_each_driver
-from pmpp.parallel_connection import InterfaceError
+from pmpp import InterfaceError
 from psycopg.rows import class_row, scalar_row
 
 

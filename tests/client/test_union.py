@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.extras
 import pytest
 from client_shards import ALL_ROWS, Open, as_tuples, on_each_driver, rows_of
-from pmpp.parallel_connection import InterfaceError, ParallelCursor
+from pmpp import InterfaceError, ParallelCursor
 
 
 def fetch_one_by_one(cursor: ParallelCursor) -> Iterator[Any]:

@@ -20,7 +20,7 @@ PAGES = sorted(
 )
 REFERENCE = "\n".join(path.read_text() for path in TOP.glob("doc/*.md"))
 SCRIPT = "\n".join(path.read_text() for path in sorted(TOP.glob("sql/extension/*.sql")))
-CODE = {path: path.read_text() for path in sorted(TOP.glob("python/src/pmpp/*.py"))}
+CODE = {path: path.read_text() for path in sorted(TOP.glob("python/src/pmpp/**/*.py"))}
 SOURCES = "\n".join([SCRIPT, *CODE.values(), (TOP / "Makefile").read_text()])
 
 ELLIPSIS = "…"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from .errors import PmppError
+from ..errors import PmppError
 
 QUERY_CANCELED = "57014"
 
