@@ -248,12 +248,16 @@ def test_byte_streams(db: psycopg.Connection, answering: tuple[int, list[bytes]]
     pid = db.info.backend_pid
 
     @SOME
-    @given(st.booleans(), streams, st.sampled_from([None, "text", "binary"]))
-    def check(let_in: bool, stream: bytes, result_format: str | None) -> None:
+    @given(
+        st.booleans(),
+        streams,
+        st.sampled_from([None, "text", "binary"]),
+        st.sampled_from(["null::text, {}", "{}) as (a text"]),  # whole results, row by row
+    )
+    def check(let_in: bool, stream: bytes, result_format: str | None, form: str) -> None:
         answers[0] = (WELCOME if let_in else b"") + stream
-        call = (
-            "select * from pmpp.distribute(null::text, %s, array['select 1'], result_format => %s)"
-        )
+        item = "row(%s, array['select 1'], null, 1, null, %s)::pmpp.query_manifest"
+        call = f"select * from pmpp.distribute({form.format(f'array[{item}]')})"
         try:
             db.execute(call, [dsn, result_format])
         except psycopg.Error as ex:
