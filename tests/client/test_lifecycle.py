@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psycopg
@@ -239,6 +240,21 @@ def test_closed_cursor(connect_shards: Open) -> None:
         with pytest.raises(cursor.connection.InterfaceError, match="the cursor is closed"):
             use()
     assert len(cursor.connection.cursor().execute("select n from t").fetchall()) == len(ALL_ROWS)
+
+
+def test_cursor_closed_during_a_fetch() -> None:
+    """Closing a cursor waits for another thread that fetches from it."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    begun = Event()
+    connection.create_function("tell", 0, begun.set)
+    query = "with recursive r(n) as (select 1 union all select n + 1 from r limit 50000) select tell() from r"
+    with ParallelConnection([connection]) as pdb, ThreadPoolExecutor() as executor:
+        cursor = pdb.cursor().execute(query)
+        begun.clear()
+        fetching = executor.submit(cursor.fetchall)
+        assert begun.wait(10)
+        cursor.close()
+        assert len(fetching.result()) == 50000
 
 
 def test_nothing_to_fetch(connect_shards: Open) -> None:

@@ -11,13 +11,14 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import psycopg2
 import pytest
 from client_shards import ALL_ROWS, Open
 from cluster import Cluster
-from helpers import eventually
+from helpers import eventually, wait_until
 from pmpp import ParallelConnection
 
 MB = 1024 * 1024
@@ -95,6 +96,24 @@ def test_threads_of_what_was_forgotten(files: list[Path]) -> None:
     assert not any(thread.is_alive() for thread in started)
     for connection in connections:
         connection.close()
+
+
+def test_threads_of_what_a_connection_leads_to() -> None:
+    """Threads also end if a connection refers to the object that was dropped."""
+
+    class Store:
+        def __init__(self) -> None:
+            connection = sqlite3.connect(":memory:", check_same_thread=False)
+            connection.set_trace_callback(self.log)
+            self.pdb = ParallelConnection([connection])
+
+        def log(self, statement: str) -> None:
+            pass
+
+    before = threads()
+    Store()
+    gc.collect()
+    wait_until(lambda: threads() <= before, "the thread has ended")
 
 
 def test_queries_of_what_was_forgotten(cluster: Cluster, dsns: list[str]) -> None:
@@ -190,6 +209,29 @@ def test_memory_of_wide_rows(dsns: list[str], driver: str, value: str) -> None:
     count, grown = measure(dsns[:4], driver, query)
     assert count == 800
     assert grown < 24 * MB
+
+
+class CountingCursor(sqlite3.Cursor):
+    """Counts how often rows are asked for."""
+
+    calls = 0
+
+    def fetchmany(self, size: int | None = 1) -> list[object]:
+        type(self).calls += 1
+        return super().fetchmany(size)
+
+
+def test_rows_that_hold_their_cursor() -> None:
+    """What a row refers to, besides its values, does not make it wide."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.row_factory = lambda cursor, values: SimpleNamespace(cursor=cursor, values=values)
+    query = (
+        "with recursive r(n) as (select 1 union all select n + 1 from r limit 3000) select n from r"
+    )
+    with ParallelConnection([connection]) as pdb:
+        rows = pdb.cursor(CountingCursor).execute(query).fetchall()
+    assert [row.values for row in rows] == [(n,) for n in range(1, 3001)]
+    assert CountingCursor.calls < 100
 
 
 def test_program_that_closes_nothing(dsns: list[str]) -> None:

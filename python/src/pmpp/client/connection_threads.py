@@ -136,17 +136,19 @@ class Threads:
         self._lock = RLock()
         self._changed = Condition(self._lock)
         self._ready: SimpleQueue[Lane | None] = SimpleQueue()
+        # the only lanes that the finalizer may hold: a connection may lead back to this object
+        self._busy: set[Lane] = set()
         self._threads = [
             Thread(
                 target=_work,
-                args=(self._ready, self._lock, self._changed),
+                args=(self._ready, self._busy, self._lock, self._changed),
                 name=f"ParallelConnection {number}",
                 daemon=True,
             )
             for number in range(count)
         ]
         self._dismiss = weakref.finalize(
-            self, _dismiss, self._process, lanes, self._lock, self._ready, count
+            self, _dismiss, self._process, self._busy, self._lock, self._ready, count
         )
         self._dismiss.atexit = False  # when no thread can be started any more
         for thread in self._threads:
@@ -161,6 +163,7 @@ class Threads:
         self._require_same_process()
         with self._lock:
             call.lane.waiting.append(call)
+            self._busy.add(call.lane)
             self._ready.put(call.lane)
             if self.ended:  # looked at last: a signal handler may end them at any point
                 self.stop([call])
@@ -206,7 +209,9 @@ class Threads:
         """Refuse further calls, cancel those that there are, end the threads, and wait for that."""
         self.ended = True
         self.stop()
-        self._dismiss()
+        for _ in self._threads:
+            self._ready.put(None)  # too many do no harm, after Ctrl-C in here
+        self._dismiss.detach()
         for thread in self._threads:
             thread.join()
 
@@ -215,11 +220,15 @@ class Threads:
             raise InterfaceError("a ParallelConnection cannot be used in a forked process")
 
 
-def _work(ready: SimpleQueue[Lane | None], lock: RLock, changed: Condition) -> None:
+def _work(
+    ready: SimpleQueue[Lane | None], busy: set[Lane], lock: RLock, changed: Condition
+) -> None:
     """Run calls until dismissed."""
     while (lane := ready.get()) is not None:
         with lock:
             if lane.running or not lane.waiting:
+                if not lane.running:
+                    busy.discard(lane)
                 continue
             call = lane.running = lane.waiting.popleft()
         call.run()
@@ -227,19 +236,21 @@ def _work(ready: SimpleQueue[Lane | None], lock: RLock, changed: Condition) -> N
             lane.running = None
             if lane.waiting:
                 ready.put(lane)
+            else:
+                busy.discard(lane)
             call.finish()
             changed.notify_all()
         del lane, call  # which would keep their rows until the next call
 
 
 def _dismiss(
-    process: int, lanes: Sequence[Lane], lock: RLock, ready: SimpleQueue[Lane | None], count: int
+    process: int, busy: set[Lane], lock: RLock, ready: SimpleQueue[Lane | None], count: int
 ) -> None:
     """End the threads, and what they do, for which nobody waits; but not from a forked process."""
     for _ in range(count):
         ready.put(None)
     if os.getpid() == process:
         with lock:
-            for lane in lanes:
+            for lane in busy:
                 lane.waiting.clear()
-            cancel([lane.connection for lane in lanes if lane.running], _LONGEST_PAUSE)
+            cancel([lane.connection for lane in busy if lane.running], _LONGEST_PAUSE)

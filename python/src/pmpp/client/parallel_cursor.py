@@ -243,12 +243,13 @@ class ParallelCursor:
         Raises:
             Exception: what a driver raises.
         """
-        if not self.closed:
-            self._closed = True
-            with Operation(self._threads) as operation:
-                for lane, cursor in self._cursors:
-                    operation.start(lane, cursor.close)
-                operation.settle()
+        with self._calling:
+            if not self.closed:
+                self._closed = True
+                with Operation(self._threads) as operation:
+                    for lane, cursor in self._cursors:
+                        operation.start(lane, cursor.close)
+                    operation.settle()
 
     def end_result(self) -> None:
         """Give up the rows, and have no result interrupt further statements of its connection."""

@@ -19,9 +19,11 @@ def mean_size(rows: Sequence[Any]) -> int:
     """
     sample = rows[:: len(rows) // _SAMPLE + 1]
     total, level = 0, list(sample)
+    parents = level  # the rows, and then only containers: a cursor would lead to all there is
     while level and total < _ENOUGH * len(sample):
         total += sum(map(_own_size, level))
-        level = [part for part in gc.get_referents(*level) if not isinstance(part, type)]
+        level = [part for part in gc.get_referents(*parents) if not isinstance(part, type)]
+        parents = [part for part in level if isinstance(part, tuple | list | dict | set)]
     return total // len(sample)
 
 
