@@ -118,7 +118,7 @@ uninstall-package: ## the part of uninstall that removes the Python package
 
 installcheck: | build ## run the regression tests (sql/, expected/) on the server that PGHOST and PGPORT name
 
-clean: ## remove build/
+clean: ## remove what was built
 
 # ---- Packages ----
 

@@ -226,9 +226,10 @@ def _work(
     """Run calls until dismissed."""
     while (lane := ready.get()) is not None:
         with lock:
-            if lane.running or not lane.waiting:
-                if not lane.running:
-                    busy.discard(lane)
+            if lane.running:
+                continue
+            if not lane.waiting:
+                busy.discard(lane)
                 continue
             call = lane.running = lane.waiting.popleft()
         call.run()
