@@ -83,12 +83,12 @@ build/venv/bin/pip: | build
 	$(PYTHON) -m venv build/venv
 
 # psycopg[c] is compiled here, on the libpq that the server uses too: about a minute, once. It asks
-# the first pg_config on the PATH where that is.
+# the first pg_config on the PATH where that is. pip's cache may have one compiled on another libpq.
 LIBPQ_PATH := $(if $(wildcard $(includedir)/libpq-fe.h),$(bindir):)$(PATH)
 
 build/psycopg.done: python/server-requirements.txt | build/venv/bin/pip
 	rm -rf build/package
-	PATH='$(LIBPQ_PATH)' build/venv/bin/pip install --quiet --no-compile --target build/package --requirement $<
+	PATH='$(LIBPQ_PATH)' build/venv/bin/pip install --quiet --no-cache-dir --no-compile --target build/package --requirement $<
 	$(COMPILE) build/package
 	touch $@
 
@@ -145,7 +145,10 @@ run-demo: ## the part of demo after the installation
 # psycopg[binary], whose libpq is newer than the server's, and test tools.
 dev: build/venv.done ## make a development environment, build/venv
 
+# pgxnclient comes without pip's cache: its wheel names the Python it was built with, and that may be
+# of a directory that is gone.
 build/venv.done: python/pyproject.toml python/test-requirements.txt | build/venv/bin/pip
+	build/venv/bin/pip install --quiet --no-cache-dir pgxnclient
 	build/venv/bin/pip install --quiet --editable 'python[test]'
 	touch $@
 
