@@ -7,6 +7,7 @@ create domain hostile.jsonb as pg_catalog.jsonb check (hostile.trap() is null);
 create domain hostile.oid as pg_catalog.oid check (hostile.trap() is null);
 create domain hostile.name as pg_catalog.name check (hostile.trap() is null);
 create domain hostile.regtype as pg_catalog.oid check (hostile.trap() is null);
+create type hostile.record as (types hostile.oid, names hostile.text, definitions hostile.text, unnested hostile.text, can_unnest boolean);
 create domain hostile.query_manifest as pg_catalog.text check (hostile.trap() is null);
 create function hostile.equal(pg_catalog.text, pg_catalog.text) returns boolean language sql as $$ select hostile.trap() is null $$;
 create function hostile.equal(pg_catalog.name, pg_catalog.name) returns boolean language sql as $$ select hostile.trap() is null $$;

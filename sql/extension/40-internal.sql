@@ -177,7 +177,7 @@ as $$
 declare
     tags constant pg_catalog.int4 := case when is_tagged then 3 else 0 end;
     base pg_catalog.pg_type;
-    columns record;
+    columns pg_catalog.record;
     statement pg_catalog.text;
 begin
     select * into strict base from pg_catalog.pg_type where oid operator(pg_catalog.=) row_type;
