@@ -32,8 +32,8 @@ def test_parameters_of_a_superuser_are_taken_as_they_are() -> None:
         ("postgresql://me:secret@db:5433/shop", "host=db port=5433 dbname=shop"),
         ("host=a,b dbname=shop", "host=a,b dbname=shop"),
         ("user=me password=secret", "the default host"),
-        ("dbname='postgresql://me:secret@db/shop'", "the default host"),
-        ("host='x password=secret'", "the default host"),
+        ("host='x pw=secret'", "the default host"),
+        ("host=@db,::1,@socket port=5433", "port=5433"),
     ],
 )
 def test_label_shows_no_secret(text: str, label: str) -> None:
@@ -56,6 +56,34 @@ def test_part_of_a_password_is_not_taken_for_a_host(text: str) -> None:
     ) as raised:
         from_string("item 1", text, SUPERUSER)
     assert "write @ as %40 and / as %2F" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "keyword"),
+    [
+        ("host=db;dbname=shop;password=secret", "host"),
+        ("port=5432,Password=secret", "port"),
+        ("connect_timeout=5;sslpassword=secret", "connect_timeout"),
+        ("user='me password=secret'", "user"),
+        ("options='-c statement_timeout=5;password=secret'", "options"),
+        ("host=a,me:secret@db", "host"),
+        ("dbname='postgresql://me:secret@db/shop'", "dbname"),
+    ],
+)
+def test_password_in_another_parameter_is_not_shown(text: str, keyword: str) -> None:
+    """What libpq or the remote says of a value cannot show a password that it took into it."""
+    with pytest.raises(
+        PmppError, match=f"^item 1: connection parameter {keyword} seems to contain a password$"
+    ) as raised:
+        from_string("item 1", text, SUPERUSER)
+    assert raised.value.detail is None
+    assert "separated by spaces" in str(raised.value.hint)
+
+
+def test_a_word_like_password_is_no_password() -> None:
+    """Names that only contain the word are taken as they are."""
+    text = "dbname=password_store options='-c app.password=x -c app.url=me:you@there'"
+    assert from_string("item 1", text, SUPERUSER).params["dbname"] == "password_store"
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ DEFAULTS = {
 NO_FILE = "/dev/null/none"
 
 _WORD = re.compile(r"\w[\w$-]*")
+# In a value of another parameter: what libpq says of the value, or the remote, would show it.
+_PASSWORD_IN_VALUE = re.compile(r"(^|[;,&\s])\w*password\s*=|^[^=]*:[^=@,]*@", re.IGNORECASE)
 _MISREAD_URI = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^?]*/[^?]*@)")
 
 
@@ -218,7 +220,15 @@ def _parse(where: str, text: str) -> dict[str, str]:
     except OperationalError:
         # libpq's message quotes the string, which may hold a password.
         raise unknown_connection(where, text) from None
-    return {o.keyword.decode(): o.val.decode() for o in options if o.val is not None}
+    params = {o.keyword.decode(): o.val.decode() for o in options if o.val is not None}
+    for keyword, value in params.items():
+        if keyword not in ("password", "sslpassword") and _PASSWORD_IN_VALUE.search(value):
+            raise PmppError(
+                f"{where}: connection parameter {keyword} seems to contain a password",
+                sqlstate=errors.INVALID_PARAMETER_VALUE,
+                hint="In a connection string, parameters are separated by spaces.",
+            )
+    return params
 
 
 def _require_password(where: str, label: str, params: Mapping[str, str]) -> None:
