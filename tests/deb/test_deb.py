@@ -7,12 +7,13 @@ from pathlib import Path
 
 from cluster import Cluster
 from helpers import PG_CONFIG
-from installation import TOP, Installation, run
+from installation import TOP, Installation, ask, run
 
 
 def test_package() -> None:
     """It installs, passes the regression tests, and is removed without a trace."""
-    (package,) = (TOP / "build").glob("postgresql-*-pmpp_*.deb")
+    major = ask(PG_CONFIG, "--version").split()[1].partition(".")[0]
+    (package,) = (TOP / "build").glob(f"postgresql-{major}-pmpp_*.deb")
     with tempfile.TemporaryDirectory(prefix="pmpp-deb-") as name:
         root = Path(name)
         root.chmod(0o755)  # the server is another user's

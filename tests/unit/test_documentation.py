@@ -21,7 +21,8 @@ PAGES = sorted(
 REFERENCE = "\n".join(path.read_text() for path in TOP.glob("doc/*.md"))
 SCRIPT = "\n".join(path.read_text() for path in sorted(TOP.glob("sql/extension/*.sql")))
 CODE = {path: path.read_text() for path in sorted(TOP.glob("python/src/pmpp/**/*.py"))}
-SOURCES = "\n".join([SCRIPT, *CODE.values(), (TOP / "Makefile").read_text()])
+MAKEFILES = (TOP / "Makefile").read_text() + (TOP / "tools/development.mk").read_text()
+SOURCES = "\n".join([SCRIPT, *CODE.values(), MAKEFILES])
 
 ELLIPSIS = "…"
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]*)\)")
@@ -118,13 +119,12 @@ def test_pages() -> None:
 
 def test_help() -> None:
     """make help has a line for every target that is not a file."""
-    makefile = (TOP / "Makefile").read_text()
     declared = {
         name
-        for line in re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+        for line in re.findall(r"^\.PHONY: (.*)$", MAKEFILES, re.MULTILINE)
         for name in line.split()
     }
-    described = set(re.findall(r"^([a-z-]+):.* ## \S", makefile, re.MULTILINE))
+    described = set(re.findall(r"^([a-z-]+):.* ## \S", MAKEFILES, re.MULTILINE))
     assert declared - described == set()
     assert len(described) > 15
 
