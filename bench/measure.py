@@ -47,7 +47,7 @@ def race(
     for number in range(MOST_ROUNDS + 1):
         if number > rounds and time.perf_counter() - started >= enough:
             break
-        order = list(contenders) if number % 2 else list(reversed(contenders))
+        order = list(contenders) if number % 2 else list(contenders)[::-1]
         for name in order:
             bench.settle()
             elapsed = contenders[name]()

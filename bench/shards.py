@@ -64,7 +64,7 @@ def _create_shards(bench: Bench, rows: int) -> Sequence[Any]:
     """Make a database with that many rows for each shard; return connections to them."""
     shards = [f"shard_{number}" for number in range(SHARDS)]
     for shard in shards:
-        bench.conn.execute(f"create database {shard}")  # type: ignore[arg-type]
+        bench.conn.execute(f"create database {shard}")
     connections = [psycopg2.connect(bench.cluster.superuser(shard)) for shard in shards]
     for number, connection in enumerate(connections):
         first = number * rows + 1

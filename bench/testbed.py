@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from cluster import SETTINGS, Cluster
@@ -51,9 +52,9 @@ class Bench:
         """Return a new session."""
         return psycopg.connect(self.here, autocommit=True)
 
-    def values(self, query: str) -> list[tuple]:
+    def values(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
-        return self.conn.execute(query).fetchall()  # type: ignore[arg-type]
+        return self.conn.execute(query).fetchall()
 
     def sql(
         self, query: str, rows: int, before: Sequence[str] = (), after: Sequence[str] = ()
@@ -71,10 +72,10 @@ class Bench:
         """
         started = time.perf_counter()
         for statement in before:
-            self.conn.execute(statement)  # type: ignore[arg-type]
+            self.conn.execute(statement)
         found = self.values(query)
         for statement in after:
-            self.conn.execute(statement)  # type: ignore[arg-type]
+            self.conn.execute(statement)
         elapsed = time.perf_counter() - started
         if found != [(rows,)]:
             raise RuntimeError(f"expected {rows} rows, got {found}: {query}")
@@ -84,7 +85,7 @@ class Bench:
         """Return the seconds of a query in a fresh session, without those of connecting."""
         with self.connect() as conn:
             started = time.perf_counter()
-            conn.execute(query)  # type: ignore[arg-type]
+            conn.execute(query)
             return time.perf_counter() - started
 
     def cancelled(self, statement: str, sleepers: int) -> float:
@@ -134,7 +135,7 @@ class Bench:
         elapsed = time.perf_counter() - started
         if failed:
             text = outputs[running.index(failed[0])].read_text()
-            raise RuntimeError(f"{failed[0].args} failed:\n{text[-2000:]}")
+            raise RuntimeError(f"{failed[0].args!r} failed:\n{text[-2000:]}")
         return elapsed
 
     def settle(self) -> None:
@@ -162,7 +163,7 @@ class Bench:
         """Return the part of one CPU that the caller's server process uses while it does some work."""
         before = self.values("select process_time()")[0][0]
         elapsed = run()
-        return (self.values("select process_time()")[0][0] - before) / elapsed
+        return float(self.values("select process_time()")[0][0] - before) / elapsed
 
     def environment(self) -> str:
         """Describe the machine, the versions and the settings, in Markdown."""

@@ -56,6 +56,12 @@ def view(queries: dict[int, str], others: str = ROWS) -> Callable[[int], str]:
     return lambda shard: f"create temp view v as {queries.get(shard, others)}"
 
 
+def further(failure: BaseException) -> list[BaseException]:
+    """Return what else had failed."""
+    failures: list[BaseException] = failure.other_failures  # type: ignore[attr-defined]
+    return failures
+
+
 def assert_no_rows(cursor: ParallelCursor) -> None:
     """What has failed does not look like the end of a result."""
     for fetch in (cursor.fetchone, cursor.fetchmany, cursor.fetchall, cursor.__next__):

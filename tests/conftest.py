@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -17,6 +18,10 @@ from pytest_postgresql import factories
 
 
 def pytest_configure() -> None:
+    # what is set for other servers, and the language that programs speak, is not for the tests
+    for name in [name for name in os.environ if name.startswith("PG") and name != "PG_CONFIG"]:
+        del os.environ[name]
+    os.environ["LC_ALL"] = "C.UTF-8"
     # servers are removed also when the run is terminated
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -38,7 +39,22 @@ def eventually(cluster: Cluster, condition: str, *, dbname: str = "postgres") ->
     """Wait until a condition in SQL is true on a server."""
     with psycopg.connect(cluster.superuser(dbname), autocommit=True) as conn:
         query = f"select {condition}"
-        wait_until(lambda: conn.execute(query).fetchall() == [(True,)], condition)  # type: ignore[arg-type]
+        wait_until(lambda: conn.execute(query).fetchall() == [(True,)], condition)
+
+
+def cancel_once(
+    cluster: Cluster, condition: str, conn: psycopg.Connection, call: Callable[[], object]
+) -> None:
+    """Make a call that uses a connection, and cancel it once a condition is true on a server.
+
+    Raises:
+        psycopg.Error: what the call raises then.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(call)
+        eventually(cluster, condition)
+        conn.cancel()
+        running.result()
 
 
 def assert_log_is_clean(cluster: Cluster) -> None:

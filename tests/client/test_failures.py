@@ -13,7 +13,16 @@ import psycopg
 import psycopg2
 import psycopg2.errors
 import pytest
-from client_shards import ROWS, SLEEP, Open, assert_no_rows, assert_usable, on_each_postgres, view
+from client_shards import (
+    ROWS,
+    SLEEP,
+    Open,
+    assert_no_rows,
+    assert_usable,
+    further,
+    on_each_postgres,
+    view,
+)
 from cluster import Cluster
 from helpers import PASSWORD, eventually
 from pmpp import InterfaceError, ParallelConnection
@@ -45,7 +54,7 @@ def test_one_fails_at_execute(connect_shards: Open, cluster: Cluster, driver: st
         cursor.execute("select * from v")
     where = f"host={cluster.host} port={cluster.port} dbname=shard4"
     assert caught.value.__notes__ == [f"on connection 4 ({where})"]
-    assert caught.value.other_failures == []
+    assert further(caught.value) == []
     assert_no_rows(cursor)
     assert_usable(cursor)
 
@@ -84,7 +93,7 @@ def test_several_fail(failing_row: int) -> None:
         cursor = pdb.cursor()
         with pytest.raises(sqlite3.OperationalError) as caught:
             deque(cursor.execute(counting), maxlen=0)
-        failures = [caught.value, *caught.value.other_failures]
+        failures = [caught.value, *further(caught.value)]
         assert {type(failure) for failure in failures} == {sqlite3.OperationalError}
         assert sorted(failure.__notes__[0] for failure in failures) == [
             "on connection 0 (a)", "on connection 2 (c)", "on connection 3 (d)",

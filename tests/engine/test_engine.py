@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psycopg
 import pytest
@@ -29,7 +29,7 @@ class Interrupted(Exception):
 
 
 def engine(
-    *items: dict[str, object],
+    *items: Mapping[str, object],
     settings: Settings = SETTINGS,
     check_interrupts: Callable[[], None] = lambda: None,
     on_notice: Callable[[Notice], None] = lambda notice: None,
@@ -37,7 +37,7 @@ def engine(
 ) -> Engine:
     fields = ["connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
               "result_format"]  # fmt: skip
-    manifest = parse([dict.fromkeys(fields) | item for item in items])
+    manifest = parse([{**dict.fromkeys(fields), **item} for item in items])
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
     return Engine(
         manifest, targets, settings, {}, check_interrupts, on_notice, row_by_row=row_by_row

@@ -106,10 +106,10 @@ def restore(cluster: Cluster, program: str, *options: str | Path) -> None:
 def execute(cluster: Cluster, dbname: str, statements: str) -> None:
     """Run statements as superuser."""
     with psycopg.connect(cluster.superuser(dbname), autocommit=True) as conn:
-        conn.execute(statements)  # type: ignore[arg-type]
+        conn.execute(statements)
 
 
 def fetch(cluster: Cluster, query: str) -> list[tuple[object, ...]]:
     """Return the rows of a query in the database shop."""
     with psycopg.connect(cluster.superuser("shop"), autocommit=True) as conn:
-        return conn.execute(query).fetchall()  # type: ignore[arg-type]
+        return conn.execute(query).fetchall()

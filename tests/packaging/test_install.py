@@ -147,4 +147,4 @@ def catalogs(conn: psycopg.Connection) -> dict[str, int]:
         "and relkind = 'r' and relname not like 'pg_statistic%'"
     ).fetchall()
     counts = " union all ".join(f"select '{name}', count(*) from {name}" for (name,) in names)
-    return dict(conn.execute(counts).fetchall())  # type: ignore[arg-type]
+    return dict(conn.execute(counts).fetchall())

@@ -72,17 +72,17 @@ def connect(server: Cluster, versions: Versions) -> Iterator[Callable[[str], psy
 
         def connect(dbname: str) -> psycopg.Connection:
             if dbname not in made:
-                administrator.execute(f"create database {dbname}")  # type: ignore[arg-type]
+                administrator.execute(f"create database {dbname}")
             conn = psycopg.connect(server.superuser(dbname), autocommit=True)
             opened.callback(conn.close)
             if dbname not in made:
-                conn.execute(f"create extension pmpp version '{versions.old}' cascade")  # type: ignore[arg-type]
+                conn.execute(f"create extension pmpp version '{versions.old}' cascade")
             made.add(dbname)
             return conn
 
         yield connect
         for dbname in made:
-            administrator.execute(f"drop database {dbname} with (force)")  # type: ignore[arg-type]
+            administrator.execute(f"drop database {dbname} with (force)")
 
 
 def test_update(

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -40,9 +41,9 @@ class Secure:
     authority: Path
     stranger: Path
 
-    def at(self, host: str, **params: object) -> str:
+    def at(self, host: str, **params: Any) -> str:
         """A connection string for it."""
-        there = {
+        there: dict[str, Any] = {
             "port": self.cluster.port, "dbname": "postgres", "user": "postgres",
             "password": PASSWORD, "sslmode": "verify-full", "sslrootcert": self.authority,
         }  # fmt: skip

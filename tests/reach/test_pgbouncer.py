@@ -25,8 +25,8 @@ SOMEBODY_SLEEPS = (
 def database(session: psycopg.Connection) -> str:
     """The name of the database that is called, with settings of its own."""
     name = session.info.dbname
-    session.execute(f"alter database {name} set client_connection_check_interval to '100ms'")  # type: ignore[arg-type]
-    session.execute(f"alter database {name} set search_path to public, shop")  # type: ignore[arg-type]
+    session.execute(f"alter database {name} set client_connection_check_interval to '100ms'")
+    session.execute(f"alter database {name} set search_path to public, shop")
     return name
 
 

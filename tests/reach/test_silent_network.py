@@ -24,8 +24,12 @@ SUDO = [] if os.getuid() == 0 else ["sudo"]
 
 
 def ip(*arguments: str) -> None:
-    """Run the program that configures networks."""
-    subprocess.run([*SUDO, "ip", *arguments], check=True)
+    """Run the program that configures networks; skip the test where nobody may do that."""
+    command = [*SUDO, "ip", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip(f"networks cannot be made here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -38,7 +39,7 @@ def standby(primary: Cluster) -> Iterator[Cluster]:
         standby.remove()
 
 
-def at(*clusters: Cluster, **params: object) -> str:
+def at(*clusters: Cluster, **params: Any) -> str:
     """A connection string for servers, by TCP."""
     ports = ",".join(str(cluster.port) for cluster in clusters)
     hosts = ",".join("127.0.0.1" for _ in clusters)

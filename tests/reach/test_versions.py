@@ -80,7 +80,7 @@ def test_values(caller: psycopg.Connection, there: str, result_format: str | Non
     assert (
         caller.execute(call, [there, ROW, result_format]).fetchall()
         == caller.execute(
-            sql.SQL("select row(s.*)::text from ({}) s").format(sql.SQL(ROW))  # type: ignore[arg-type]
+            sql.SQL("select row(s.*)::text from ({}) s").format(sql.SQL(ROW))
         ).fetchall()
     )
 

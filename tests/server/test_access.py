@@ -100,11 +100,11 @@ def _prepare(conn: psycopg.Connection, cluster: Cluster) -> None:
     values = {"password": PASSWORD, "host": cluster.host, "port": str(cluster.port)}
     conn.execute(script.format(**values))
     for server in ("net", "socket", "public_mapping", "no_mapping", "free"):
-        conn.execute(f"grant usage on foreign server {server} to member, plain")  # type: ignore[arg-type]
+        conn.execute(f"grant usage on foreign server {server} to member, plain")
         conn.execute(
             f"create foreign table at_{server} (name text) server {server} options (schema_name 'public', table_name 'whoami')"
-        )  # type: ignore[arg-type]
-        conn.execute(f"grant select on at_{server} to public")  # type: ignore[arg-type]
+        )
+        conn.execute(f"grant select on at_{server} to public")
         if server in ("net", "socket"):
             for role in ("postgres", "member", "outside", "plain"):
                 options = sql.SQL(
@@ -165,7 +165,7 @@ SERVERS = [
 def answer(conn: psycopg.Connection, query: str, *parameters: str) -> str:
     """Return the one value of a query, or the SQLSTATE of its error."""
     try:
-        ((name,),) = conn.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+        ((name,),) = conn.execute(query, parameters).fetchall()
     except psycopg.Error as ex:
         assert PASSWORD not in f"{ex} {ex.diag.context}"
         assert "Traceback" not in str(ex.diag.context)
@@ -232,7 +232,7 @@ def test_view_and_index_of_another_owner(tempting: Cluster) -> None:
     with psycopg.connect(tempting.superuser(), autocommit=True) as conn:
         socket = tempting.superuser()
         query = PMPP.replace("%s", sql.quote(socket))
-        conn.execute(f"create view lent as {query}")  # type: ignore[arg-type]
+        conn.execute(f"create view lent as {query}")
         conn.execute("grant select on lent to public; grant create on schema public to member")
         assert answer(conn, "select * from lent") == "postgres"
         conn.execute("set role member")
@@ -244,7 +244,7 @@ def test_view_and_index_of_another_owner(tempting: Cluster) -> None:
                 if $1 = 1 then return (select d from ({query}) d(d)); end if;
                 return '';
             end $$
-        """)  # type: ignore[arg-type]
+        """)
         conn.execute("insert into owned values (1)")
         assert answer(conn, "create index on owned (public.sneak(i))") == "2F003"
         conn.execute("reset role")

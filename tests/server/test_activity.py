@@ -96,7 +96,7 @@ def test_who_may_see_it(
 ) -> None:  # fmt: skip
     """The workers of others are not shown, unless pg_stat_activity shows what they do."""
     user, other, watcher, stranger = new_role(), new_role(), new_role(), new_role(member=False)
-    db.execute(f'grant pg_read_all_stats to "{watcher}"')  # type: ignore[arg-type]
+    db.execute(f'grant pg_read_all_stats to "{watcher}"')
     connection = f"{by_network} password={PASSWORD}"
     start(connect(user=user).execute, RUN, [connection, [LOCK], 1])
     eventually(cluster, "count(*) = 1 from pg_stat_activity where wait_event = 'advisory'")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import psycopg
 import pytest
 from cluster import Cluster
-from forwarder import Forwarder
+from forwarder import Fault, Forwarder
 from helpers import PG_CONFIG, descriptors, eventually, wait_until
 from psycopg import sql
 
@@ -68,7 +68,7 @@ def call(
     rows = "select generate_series(1, 100000000)"
     # More than the network buffers. PL/Python takes a second to read 200 MB of queries.
     long = "x" * (8_000_000 if workers == 1 else 1_500_000)
-    fault, after, query, setup, count = {
+    places: dict[str, tuple[Fault, int, str, list[str] | None, int | None]] = {
         "connecting": ("mute", 0, "select 1", None, workers),
         "authentication": ("stall", 5, "select 1", None, workers),
         "cpus": ("none", 0, "select 1", None, None),
@@ -76,7 +76,8 @@ def call(
         "query": ("none", 0, sleep, None, workers),
         "half_result": ("stall", 100_000, rows, None, workers),
         "sending": ("deaf", 10_000, f"select /*{long}*/ 1", None, workers),
-    }[request.param]
+    }
+    fault, after, query, setup, count = places[request.param]
     network = Forwarder(remote.port, fault, after)
     dbname = "slow_cpus" if request.param == "cpus" else "postgres"
     connection = f"{there} port={network.port} dbname={dbname}"

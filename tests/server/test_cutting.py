@@ -176,7 +176,9 @@ def test_by_ctid(db: psycopg.Connection) -> None:
     check()
 
 
-trees = st.recursive(st.just([]), lambda tree: st.lists(tree, max_size=3), max_leaves=6)
+trees: st.SearchStrategy[list[Any]] = st.recursive(
+    st.just([]), lambda tree: st.lists(tree, max_size=3), max_leaves=6
+)
 
 
 def test_by_partition(db: psycopg.Connection) -> None:

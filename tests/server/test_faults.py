@@ -197,7 +197,7 @@ def test_absurd_number_of_cpus(
     """A remote that claims an absurd number of CPUs fails the call and no more."""
     with psycopg.connect(throwaway.superuser(), autocommit=True) as conn:
         conn.execute("create schema pmpp")
-        conn.execute(f"create function pmpp.num_cpus() returns int language sql as '{definition}'")  # type: ignore[arg-type]
+        conn.execute(f"create function pmpp.num_cpus() returns int language sql as '{definition}'")
     with pytest.raises(psycopg.Error, match=reason) as raised:
         db.execute(
             "select * from pmpp.distribute(null::text, %s, array['select 1', 'select 2'])",

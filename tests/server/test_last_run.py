@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, notices
+from helpers import PASSWORD, cancel_once, notices
 from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
 STATUS = "select query_number, status, sqlstate from pmpp.last_run() order by 1"
 SLEEP = "select 1 from pg_sleep(100)"
+SLEEPS = "exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep')"
 FAIL_AFTER_THE_OTHERS = """
     do $$
     begin
         while not exists (select from seen)
+           or exists (select from seen join pg_stat_activity using (pid))
            or not exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep')
         loop
-            perform pg_sleep(0.05), pg_stat_clear_snapshot();
+            perform pg_sleep(0.01), pg_stat_clear_snapshot();
         end loop;
-        perform pg_sleep(0.1), 1/0;
+        perform 1/0;
     end $$
 """
 
@@ -55,13 +58,18 @@ def test_success(db: psycopg.Connection, remote: Cluster, there: str) -> None:
 def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     """After a failure there are queries of every status, and unfinished() has those not done."""
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:
-        conn.execute("drop table if exists seen; create table seen (n int)")
+        conn.execute("drop table if exists seen; create table seen (pid int)")
     assert db.execute("select * from pmpp.last_run()").fetchall() == []
     assert db.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
-    queries = ["insert into seen values (0) returning 0", SLEEP, FAIL_AFTER_THE_OTHERS, "select 2"]
+    queries = [
+        "insert into seen values (pg_backend_pid()) returning 0",
+        SLEEP,
+        FAIL_AFTER_THE_OTHERS,
+        "select 2",
+    ]
     first = {"connection": there, "queries": queries[:1], "num_workers": 1}
     failing = [first, *({**first, "queries": [query]} for query in queries[1:3])]
-    failing[2]["queries"] = [queries[2], queries[3]]  # type: ignore[index]
+    failing[2]["queries"] = [queries[2], queries[3]]
     with pytest.raises(psycopg.errors.DivisionByZero):
         db.execute("select * from pmpp.distribute(null::int, %s)", [Jsonb(failing)])
     told = db.execute(
@@ -107,13 +115,11 @@ def test_item_that_cannot_start(
     assert left == [(item["queries"],) for item in items]
 
 
-def test_cancel(db: psycopg.Connection, there: str) -> None:
+def test_cancel(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     """After a cancel it is told what was cancelled; a call that is not even valid leaves nothing."""
-    db.execute("select pmpp._load()")  # or the time may be up while Python starts
-    db.execute("set statement_timeout to '1s'")
+    call = partial(db.execute, RUN, [there, ["select 1", SLEEP, "select 2"], 1])
     with pytest.raises(psycopg.errors.QueryCanceled):
-        db.execute(RUN, [there, ["select 1", SLEEP, "select 2"], 1])
-    db.execute("reset statement_timeout")
+        cancel_once(remote, SLEEPS, db, call)
     assert db.execute(STATUS).fetchall() == [
         (1, "done", None), (2, "cancelled", None), (3, "not started", None)
     ]  # fmt: skip
@@ -143,10 +149,10 @@ def test_rows_that_cannot_be_delivered(
         create type short as (a varchar(3))
         """
     )
-    db.execute(f"set pmpp.on_error = '{on_error}'")  # type: ignore[arg-type]
+    db.execute(f"set pmpp.on_error = '{on_error}'")
     run = RUN.replace("int", row_type)
     with pytest.raises(psycopg.Error, match="In a row of query 2 of item 1") as raised:
-        db.execute(run, [there, ["select 1", query], 1])  # type: ignore[arg-type]
+        db.execute(run, [there, ["select 1", query], 1])
     assert raised.value.sqlstate == sqlstate
     told = db.execute("select status, sqlstate, message, rows from pmpp.last_run()").fetchall()
     message = raised.value.diag.message_primary
@@ -177,7 +183,7 @@ def test_manifest_that_is_refused(db: psycopg.Connection, there: str, refused: s
     with pytest.raises(psycopg.errors.DivisionByZero):
         db.execute(RUN, [there, ["select 1/0"], 1])
     with pytest.raises(psycopg.errors.DataError):
-        db.execute(refused)  # type: ignore[arg-type]
+        db.execute(refused)
     assert db.execute(STATUS).fetchall() == []
     assert db.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
 
@@ -212,7 +218,7 @@ def test_who_may_see_it(
 ) -> None:
     """Only the role that made the call sees it, and nobody sees a password."""
     user, other = new_role(), new_role()
-    db.execute(f'grant "{other}" to "{user}"')  # type: ignore[arg-type]
+    db.execute(f'grant "{other}" to "{user}"')
     db.execute(
         "create function look() returns bigint language sql security definer as"
         " 'select count(*) + cardinality(pmpp.unfinished()) from pmpp.last_run()'"
@@ -227,7 +233,7 @@ def test_who_may_see_it(
     ((again,),) = session.execute("select connection from unnest(pmpp.unfinished())").fetchall()
     assert again == connection
     assert session.execute("select look()").fetchall() == [(0,)]
-    session.execute(f'set role "{other}"')  # type: ignore[arg-type]
+    session.execute(f'set role "{other}"')
     assert session.execute("select * from pmpp.last_run()").fetchall() == []
     assert session.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
     session.execute("reset role")
@@ -238,10 +244,10 @@ def test_who_may_see_it(
 def test_index_builds_are_resumed(db: psycopg.Connection, here: str) -> None:
     """Of many index builds three fail; cured, they are resumed with one line."""
     names = [f"c{n}" for n in range(30)]
-    db.execute(f"create table wide ({', '.join(f'{name} int' for name in names)})")  # type: ignore[arg-type]
+    db.execute(f"create table wide ({', '.join(f'{name} int' for name in names)})")
     builds = [f"create index {name}_index on wide ({name})" for name in names]
     for taken in ("c3_index", "c14_index", "c29_index"):
-        db.execute(f"create table {taken} ()")  # type: ignore[arg-type]
+        db.execute(f"create table {taken} ()")
     db.execute("set pmpp.on_error = 'continue'")
     told = notices(db)
     done = db.execute(
@@ -274,7 +280,7 @@ def test_fields_of_items_are_kept(db: psycopg.Connection, there: str) -> None:
     )
     secret = f"{there} password={PASSWORD}"
     db.execute("set pmpp.on_error = 'continue'")
-    db.execute(f"select * from pmpp.distribute(null::int, {manifest})", [secret, there, there])  # type: ignore[arg-type]
+    db.execute(f"select * from pmpp.distribute(null::int, {manifest})", [secret, there, there])
     assert db.execute("select * from unnest(pmpp.unfinished())").fetchall() == [
         (secret, ["select x"], 1.0, 2, ["set a.b to 1"], "binary"),
         (there, ["select y"], 0.5, None, None, None),

@@ -78,13 +78,13 @@ def test_large_value(db: psycopg.Connection, there: str) -> None:
         [there, query],
     ).fetchall()
     assert length == 200_000_000
-    assert [(digest,)] == db.execute(query.replace("select ", "select md5(") + ")").fetchall()  # type: ignore[arg-type]
+    assert [(digest,)] == db.execute(query.replace("select ", "select md5(") + ")").fetchall()
 
 
 def test_many_columns(db: psycopg.Connection, there: str) -> None:
     """A row may have as many columns as a table may."""
     names = [f"c{n}" for n in range(1600)]
-    db.execute(f"create table wide ({', '.join(f'{name} int' for name in names)})")  # type: ignore[arg-type]
+    db.execute(f"create table wide ({', '.join(f'{name} int' for name in names)})")
     query = f"select {', '.join(str(n) for n in range(1600))}"
     (row,) = db.execute(
         "select * from pmpp.distribute(null::wide, %s, array[%s])", [there, query]

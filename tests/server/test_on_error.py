@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import descriptors, eventually, notices
+from helpers import cancel_once, descriptors, eventually, notices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,21 @@ UNKNOWN = [
     ("max_result_size", "1000kB"),
     ("progress", "often"),
     ("progress", "-1s"),
+]
+
+# A sequence that tells connections apart, and a query that waits until there are three of them.
+TURNS = [
+    "drop sequence if exists turn",
+    "create sequence turn",
+    """
+    create or replace function all_here() returns boolean language plpgsql as $$
+    begin
+        while (select last_value from turn) < 3 loop
+            perform pg_sleep(0.001);
+        end loop;
+        return true;
+    end $$
+    """,
 ]
 
 KILL = "select 0 from pg_terminate_backend(pg_backend_pid())"
@@ -185,10 +201,9 @@ def test_queries_that_pmpp_refuses(
 
 def test_some_setup_commands_fail(db: psycopg.Connection, there: str, got: Notices) -> None:
     """A connection that cannot be set up costs a warning that tells why, and no query."""
-    db.execute("select * from pmpp.meta(%s, array['drop sequence if exists turn', 'create sequence turn'],"
-               " num_workers => 1)", [there])  # fmt: skip
+    db.execute("select * from pmpp.meta(%s, %s, num_workers => 1)", [there, TURNS])
     got.clear()
-    queries = [f"select {n} from pg_sleep(0.1)" for n in range(6)]
+    queries = [f"select {n} from all_here()" for n in range(6)]
     setup = ["select 1 / (nextval('turn') - 2)"]
     manifest = item(there, *queries, num_workers=3, setup_commands=setup)
     assert numbers(db, manifest) == list(range(6))
@@ -206,15 +221,16 @@ def test_no_setup_command_succeeds(db: psycopg.Connection, there: str, got: Noti
 
 def test_cancel(db: psycopg.Connection, remote: Cluster, there: str, got: Notices) -> None:
     """A cancel ends the call and what it runs, as it does without continuing."""
-    db.execute("select pmpp._load()")  # or the time may be up while Python starts
-    db.execute("set statement_timeout to '1s'")
-    with pytest.raises(psycopg.errors.QueryCanceled, match="due to statement timeout"):
-        numbers(db, item(there, "select 1/0", "select 1 from pg_sleep(100)", "select 2"))
-    db.execute("reset statement_timeout")
+    sleeps = (
+        "exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep'"
+        " and state = 'active')"
+    )
+    manifest = item(there, "select 1/0", "select 1 from pg_sleep(100)", "select 2")
+    with pytest.raises(psycopg.errors.QueryCanceled, match="due to user request"):
+        cancel_once(remote, sleeps, db, partial(numbers, db, manifest))
     statuses = db.execute("select status from pmpp.last_run()").fetchall()
     assert statuses == [("failed",), ("cancelled",), ("not started",)]
-    eventually(remote, "not exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep'"
-                       " and state = 'active')")  # fmt: skip
+    eventually(remote, f"not {sleeps}")
 
 
 def test_other_columns(db: psycopg.Connection, there: str, got: Notices) -> None:
@@ -274,7 +290,7 @@ def test_any_mixture(db: psycopg.Connection, there: str, got: Notices) -> None:
             manifest.append(item(place, *queries, **{"num_workers": workers, **(kind or {})}))
             if kind is not None:
                 expected += [row for query in queries for row in QUERIES[query]]
-        db.execute(f"set pmpp.max_workers = '{most}'")  # type: ignore[arg-type]
+        db.execute(f"set pmpp.max_workers = '{most}'")
         assert numbers(db, *manifest) == sorted(expected)
 
     check()
@@ -295,12 +311,12 @@ def test_default_and_reset(db: psycopg.Connection, there: str) -> None:
 def test_unknown_values(db: psycopg.Connection, there: str) -> None:
     """A setting with a value that means nothing is an error when it is used."""
     for name, value in UNKNOWN:
-        db.execute(f"set pmpp.{name} = '{value}'")  # type: ignore[arg-type]
+        db.execute(f"set pmpp.{name} = '{value}'")
         for form in ("polymorphic", "record"):
             with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
                 numbers(db, item(there, "select 1"), form=form)
             told = str(raised.value.diag.message_primary)
             assert f"invalid value for pmpp.{name}: {value}" in told
             assert raised.value.diag.message_hint
-        db.execute(f"reset pmpp.{name}")  # type: ignore[arg-type]
+        db.execute(f"reset pmpp.{name}")
     assert numbers(db, item(there, "select 1")) == [1]

@@ -32,7 +32,7 @@ def run(
     if form == "array":
         manifest = "pmpp.to_query_manifest_array(%s::jsonb)"
     return db.execute(
-        sql.SQL(  # type: ignore[arg-type]
+        sql.SQL(
             f"select item, connection ~ 'template1$', query_number, {taken}"
             f" from pmpp.distribute_tagged(null::{row_type}, {manifest}) order by item, query_number"
         ),

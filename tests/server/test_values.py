@@ -124,7 +124,7 @@ def values(remote: Cluster) -> Iterator[psycopg.Connection]:
         conn.execute("create type nested as (p pair, ps pair[])")
         conn.execute("create domain positive as int check (value > 0)")
         columns = ", ".join(f"{name} {type}" for name, (type, _) in COLUMNS.items())
-        conn.execute(f"create table vals (id int, {columns})")  # type: ignore[arg-type]
+        conn.execute(f"create table vals (id int, {columns})")
         for number, parameters in enumerate(REMOTE_SETTINGS):
             role = sql.Identifier(f"remote_{number}")
             conn.execute(sql.SQL("create role {} login superuser").format(role))
@@ -155,7 +155,7 @@ def fill(conn: psycopg.Connection, rows: list[dict[str, object]]) -> None:
             if row[name] is not None else "null"
             for name, (type, _) in COLUMNS.items()
         ]  # fmt: skip
-        conn.execute(f"insert into vals values ({number}, {', '.join(expressions)})", row)  # type: ignore[arg-type]
+        conn.execute(f"insert into vals values ({number}, {', '.join(expressions)})", row)
 
 
 POLYMORPHIC = "select got::text from pmpp.distribute(null::vals, {connection}, array['select * from vals'], result_format => {format}) got order by id"
@@ -180,7 +180,7 @@ def test_values(
     for form in (POLYMORPHIC, RECORD):
         for result_format in (None, "text", "binary"):
             call = sql.SQL(form).format(
-                connection=connection, format=result_format, columns=sql.SQL(columns)  # type: ignore[arg-type]
+                connection=connection, format=result_format, columns=sql.SQL(columns)
             )  # fmt: skip
             assert values.execute(call).fetchall() == expected
 
@@ -198,14 +198,14 @@ def test_scalars(
         query = f"select (v.{name}).* from vals v where {name} is not null"
         expected = values.execute(
             f"select {name}::text from vals where {name} is not null"
-        ).fetchall()  # type: ignore[arg-type]
+        ).fetchall()
     else:
         query = f"select {name} from vals order by id"
-        expected = values.execute(f"select {name}::text from vals order by id").fetchall()  # type: ignore[arg-type]
+        expected = values.execute(f"select {name}::text from vals order by id").fetchall()
     call = (
         f"select d::text from pmpp.distribute(null::{type}, %s, array[%s], result_format => %s) d"
     )
-    assert values.execute(call, [connection, query, result_format]).fetchall() == expected  # type: ignore[arg-type]
+    assert values.execute(call, [connection, query, result_format]).fetchall() == expected
 
 
 def test_nulls_without_array_nulls(db: psycopg.Connection, here: str) -> None:
@@ -214,8 +214,8 @@ def test_nulls_without_array_nulls(db: psycopg.Connection, here: str) -> None:
     query = "select null::int, unnest(array['a', null, 'NULL'])"
     for form in ("select * from pmpp.distribute(null::pair, %s, array[%s])",
                  "select (result).* from pmpp.broadcast_tagged(null::pair, array[%s], %s)"):  # fmt: skip
-        rows = db.execute(form, [here, query]).fetchall()  # type: ignore[arg-type]
-        assert rows == db.execute(query).fetchall()  # type: ignore[arg-type]
+        rows = db.execute(form, [here, query]).fetchall()
+        assert rows == db.execute(query).fetchall()
 
 
 def test_binary_cursor(values: psycopg.Connection, there: str) -> None:
@@ -255,7 +255,7 @@ def local() -> Iterator[Callable[[str], psycopg.Connection]]:
             with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
                 conn.execute(
                     f"create database {dbname} encoding '{encoding}' locale 'C' template template0"
-                )  # type: ignore[arg-type]
+                )
             conn = psycopg.connect(
                 cluster.superuser(dbname),
                 autocommit=True,
@@ -295,7 +295,7 @@ def test_local_encoding(
             "select encode({0}::bytea, 'hex') from pmpp.distribute(null::text, %s, array[%s]) {0}"
         )
     query = f"select convert_from('\\x{good.encode().hex()}', 'UTF8')"
-    ((value,),) = conn.execute(hexed.format("d", encoding), [there, query]).fetchall()  # type: ignore[arg-type]
+    ((value,),) = conn.execute(hexed.format("d", encoding), [there, query]).fetchall()
     assert bytes.fromhex(value if isinstance(value, str) else value.decode()) == good.encode(python)
     if bad is None:
         return
@@ -306,7 +306,7 @@ def test_local_encoding(
         if statement.startswith("select"):
             call = "select * from pmpp.distribute(null::text, %s, array[%s])"
         try:
-            conn.execute(call, [there, query])  # type: ignore[arg-type]
+            conn.execute(call, [there, query])
         except psycopg.Error as ex:
             assert ex.sqlstate in ("22P05", "P0001")
             assert "Traceback" not in str(ex.diag.context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psycopg
 import pytest
@@ -34,7 +34,7 @@ def socket(cluster: Cluster, db: psycopg.Connection, here: str) -> str:
     return cluster.host
 
 
-def most(db: psycopg.Connection, wanted: int, *items: dict[str, object]) -> tuple[int, int]:
+def most(db: psycopg.Connection, wanted: int, *items: Mapping[str, object]) -> tuple[int, int]:
     """Run queries of which so many are to meet; return how many there were and how many
     connections there were at most."""
     db.execute("select setval('arrivals', 1, false)")
@@ -65,7 +65,7 @@ def test_server(db: psycopg.Connection, cluster: Cluster, socket: str, here: str
             create server "{name}" foreign data wrapper postgres_fdw
                 options (host '{socket}', port '{cluster.port}', dbname '{db.info.dbname}');
             create user mapping for postgres server "{name}" options (user 'postgres')
-            """  # type: ignore[arg-type]
+            """
         )
     db.execute(LIMIT, ["Two", 1])
     assert most(db, 1, {"connection": "Two"}) == (6, 1)
@@ -102,8 +102,8 @@ def test_call_as_a_whole(db: psycopg.Connection, socket: str, here: str) -> None
     db.execute("set pmpp.max_workers = 2")
     assert most(db, 2, {"connection": here}, {"connection": here}) == (12, 2)
     db.execute("set pmpp.max_workers = 1")
-    many = [{"connection": here}, {"connection": here, "num_workers": None}] * 4
-    assert most(db, 1, *many) == (48, 1)
+    alone, asks = {"connection": here}, {"connection": here, "num_workers": None}
+    assert most(db, 1, *[alone] * 4, *[asks] * 4) == (48, 1)
     db.execute("set pmpp.on_error = 'continue'")
     broken = {"connection": "host=127.0.0.1 port=1"}
     lost = {
@@ -124,7 +124,7 @@ def test_who_may_write_it(
     for change in ("update pmpp.connection_limit set max_workers = 9", "delete from pmpp.connection_limit",
                    "insert into pmpp.connection_limit values ('*', 9)"):  # fmt: skip
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            member.execute(change)  # type: ignore[arg-type]
+            member.execute(change)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         stranger.execute("select * from pmpp.connection_limit")
     for wrong in (0, -1, None):

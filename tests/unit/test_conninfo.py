@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pmpp.conninfo import Caller, ForeignServer, Target, from_server, from_string
 from pmpp.errors import PmppError
@@ -138,7 +140,7 @@ def test_ordinary_users_are_kept_from_the_credentials_of_the_server() -> None:
     assert target.params["sslcert"] == target.params["sslkey"] == "/dev/null/none"
 
 
-def resolve(mapping: dict[str, str] | None, **fields: object) -> Target:
+def resolve(mapping: dict[str, str] | None, **fields: Any) -> Target:
     return from_server("item 1", FDW._replace(**fields), mapping, USER)
 
 

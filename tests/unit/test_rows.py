@@ -44,7 +44,12 @@ def test_as_rows(mark: str) -> None:
     """However a batch is written, it is what each of its rows is by itself."""
     values = [f'a{mark}"\\', "", None, mark, '","', "(,)"]
     some = [(a, b) for a in values for b in values]
-    for batch in [some, [("1", "2"), ("3", "4")], [(None, None)]]:
+    batches: list[list[tuple[str | None, ...]]] = [
+        [*some],
+        [("1", "2"), ("3", "4")],
+        [(None, None)],
+    ]
+    for batch in batches:
         assert as_rows(batch) == [[composite_literal(row) for row in batch]]
 
 

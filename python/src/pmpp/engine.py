@@ -8,7 +8,7 @@ between two batches of rows the consumer lets the others go on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple
 
 from .cancel import cancel_all
@@ -92,7 +92,7 @@ class Engine:
         self._delivered: deque[Delivery] = deque()
         self._undelivered = 0  # bytes of what has been received and not been taken
 
-    def run(self) -> Iterator[Delivery]:
+    def run(self) -> Generator[Delivery]:
         """Run the queries and yield their results as they come.
 
         When it ends, however it ends, nothing runs any more and every connection is closed.
