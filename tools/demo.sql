@@ -3,8 +3,8 @@ create extension pmpp cascade;
 
 -- ---- Count every table, the largest first ----
 
-select format('host=%s port=%s user=%s dbname=%s', :'HOST', :'PORT', :'USER', :'DBNAME') as here,
-       format('host=%s port=%s user=%s dbname=archive', :'HOST', :'PORT', :'USER') as archive \gset
+select format('host=''%s'' port=%s user=%s dbname=%s', :'HOST', :'PORT', :'USER', :'DBNAME') as here,
+       format('host=''%s'' port=%s user=%s dbname=archive', :'HOST', :'PORT', :'USER') as archive \gset
 create temporary table table_counts (table_name text, row_count bigint);
 
 select * from pmpp.distribute(null::table_counts, :'here', array(

@@ -12,7 +12,7 @@ if directory not in sys.path:
 is_collecting = gc.isenabled()
 gc.disable()  # looking for garbage would take 6 % of the time of these imports,
 try:
-    import pmpp, psycopg
+    import pmpp, psycopg, psycopg_c.pq  # without which psycopg would do with its slow self
     strangers = [m.__file__ for m in (pmpp, psycopg) if not m.__file__.startswith(directory + "/")]
     if not strangers:
         from pmpp import server

@@ -189,8 +189,8 @@ def test_queries_that_pmpp_refuses(
     assert numbers(db, item(there, "select 1", large, *copies, "select 2")) == [1, 2]
     assert [told for _, told, _, _ in got] == [
         "the result is larger than pmpp.max_result_size",
-        "COPY cannot be used in a query of pmpp",
-        "COPY cannot be used in a query of pmpp",
+        "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
+        "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
     ]
     pid = db.info.backend_pid
     eventually(

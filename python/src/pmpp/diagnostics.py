@@ -66,7 +66,7 @@ def failure(result: abc.PGresult, where: object, label: str) -> PmppError | None
         )
     if result.status in _COPY:
         raise PmppError(
-            "COPY cannot be used in a query of pmpp",
+            "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
             sqlstate=errors.FEATURE_NOT_SUPPORTED,
             detail=sentence(where),
         )

@@ -112,7 +112,7 @@ class ParallelConnection:
         with self._cursors_lock:
             cursors = list(self._cursors)
         for cursor in cursors:
-            cursor.end_result()
+            cursor._end_result()
         self._each(_roll_back)
 
     def close(self) -> None:

@@ -251,7 +251,7 @@ class ParallelCursor:
                         operation.start(lane, cursor.close)
                     operation.settle()
 
-    def end_result(self) -> None:
+    def _end_result(self) -> None:
         """Give up the rows, and have no result interrupt further statements of its connection."""
         self._result.give_up()
         with Operation(self._threads) as operation:
