@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -166,7 +165,7 @@ RECORD = "select got::text from pmpp.distribute(array[row({connection}, array['s
     max_examples=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    derandomize="CI" in os.environ,
+    derandomize=True,
 )
 @given(rows=rows_of_values, remote_number=st.integers(0, len(REMOTE_SETTINGS) - 1))
 def test_values(
@@ -216,6 +215,48 @@ def test_nulls_without_array_nulls(db: psycopg.Connection, here: str) -> None:
                  "select (result).* from pmpp.broadcast_tagged(null::pair, array[%s], %s)"):  # fmt: skip
         rows = db.execute(form, [here, query]).fetchall()
         assert rows == db.execute(query).fetchall()
+
+
+VALUES = {
+    "boolean": ["true", "false"],
+    "\"char\"": ["'x'"],
+    "name": ["'abc'"],
+    "bigint": ["1234567", "-1"],
+    "smallint": ["7"],
+    "oid": ["42"],
+    "text": ["'a b'", "'12'", "'  x  '"],
+    "json": ["'[1]'"],
+    "jsonb": ["'[1,  2]'", "'7'"],
+    "float4": ["1.5"],
+    "float8": [
+        "1e14", "1e15", "-1234567890123456.5", "1e16", "123456789012345678", "1e-4", "1.5e-5", "-0",
+        "1e300", "0.1", "'inf'", "'-inf'", "'nan'",
+    ],
+    "char(5)": ["'ab'"],
+    "char(3)": ["'DEU'"],
+    "varchar(5)": ["'ab'"],
+    "uuid": ["'00112233-4455-6677-8899-aabbccddeeff'"],
+    "numeric": ["1.50"],
+    "inet": ["'10.0.0.1'"],
+    "date": ["'2020-02-29'"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "wanted", ["text", "varchar", "name", "char(5)", "bpchar", "bool", "int8", "numeric", "float8"]
+)
+def test_assignment(db: psycopg.Connection, here: str, wanted: str) -> None:
+    """In binary, a value of another type becomes what an INSERT makes of it."""
+    db.execute(f"create table assigned (v {wanted})")
+    call = "select v::text from pmpp.distribute(null::assigned, %s, array[%s], result_format => 'binary')"
+    for source, value in [(type, value) for type, values in VALUES.items() for value in values]:
+        query = f"select {value}::{source}"
+        try:
+            db.execute(f"insert into assigned {query}")
+        except psycopg.Error:
+            continue
+        expected = db.execute("delete from assigned returning v::text").fetchall()
+        assert db.execute(call, [here, query]).fetchall() == expected, query
 
 
 def test_binary_cursor(values: psycopg.Connection, there: str) -> None:

@@ -87,8 +87,8 @@ _ASSIGNMENT_CAST = """
           from target d join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) d.typbasetype
          where d.typtype operator(pg_catalog.=) 'd'
     )
-    select pg_catalog.format_type(c.castsource, null) as source,
-           pg_catalog.format_type(c.casttarget, null) as target
+    select pg_catalog.format_type(c.castsource, -1) as source,
+           pg_catalog.format_type(c.casttarget, -1) as target
       from target t
       join pg_catalog.pg_cast c on c.casttarget operator(pg_catalog.=) t.oid
      where t.typtype operator(pg_catalog.<>) 'd'

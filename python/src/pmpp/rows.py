@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
+from math import inf
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -214,7 +216,14 @@ def _cast(rows: Sequence[Values], casts: Mapping[int, ColumnCast]) -> Sequence[V
 
 
 def _float8(data: bytes) -> str:
+    """Write a number as PostgreSQL does, since its column may be one of text."""
     (value,) = struct.unpack("!d", data)
+    if value != value:
+        return "NaN"
+    if abs(value) == inf:
+        return "Infinity" if value > 0 else "-Infinity"
+    if 1e15 <= abs(value) < 1e16:  # here Python does without an exponent
+        return f"{Decimal(repr(value)).normalize():e}"
     return repr(value).removesuffix(".0")
 
 
