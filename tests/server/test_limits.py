@@ -70,6 +70,55 @@ def test_three_hundred_workers(db: psycopg.Connection, remote: Cluster, there: s
     assert pids == 300
 
 
+WAIT = """
+    create table done (n int);
+    -- the last row of a large result, which waits until others are done
+    create function wait_for(others int) returns text language plpgsql as $$
+    begin
+        perform pg_advisory_lock(1);
+        while (select count(*) from done) < others loop
+            perform pg_sleep(0.01);
+        end loop;
+        return '';
+    end $$;
+    -- what others do first: wait until the large result has got there
+    create function is_large() returns text language plpgsql as $$
+    begin
+        while not exists (select from pg_locks where locktype = 'advisory') loop
+            perform pg_sleep(0.01);
+        end loop;
+        return '';
+    end $$
+"""
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ["insert into done select 1 from is_large() returning n, ''"] * 4,
+        ["select 0, is_large() union all select g, repeat('y', 120) from generate_series(1, 100000) g;"
+         " insert into done values (1) returning n, ''"],
+    ],
+    ids=["small", "large"],
+)  # fmt: skip
+def test_large_result_that_waits_for_others(
+    db: psycopg.Connection, here: str, others: list[str]
+) -> None:
+    """While a large result is not complete the others go on, small ones and large ones."""
+    db.execute(WAIT)
+    db.execute("create type pair as (n int, filler text)")
+    large = (
+        "select g, repeat('x', 120) || case g when 100000"
+        f" then wait_for({len(others)}) else '' end from generate_series(1, 100000) g"
+    )
+    db.execute("set statement_timeout to '60s'")
+    call = "select * from pmpp.distribute(null::pair, %s, %s, num_workers => 2)"
+    db.execute(call, [here, [large, *others]])
+    assert db.execute("select status from pmpp.last_run()").fetchall() == [("done",)] * (
+        1 + len(others)
+    )
+
+
 def test_large_value(db: psycopg.Connection, there: str) -> None:
     """A value of 200 MB arrives whole."""
     query = "select repeat('\"äöü\\', 25000000)"

@@ -15,9 +15,10 @@ from .waiting import EVENT_READ, NOTHING, Steps, Wait
 
 TICK = 0.05  # seconds between two looks for interrupts and passed deadlines
 
-# Bytes of incomplete results from which on only one of them is received at a time. libpq
-# before 17 hands over a result only when it is complete, and takes two or three times as much.
+# Bytes of incomplete results from which on only one of those that are large is received at a time.
+# libpq before 17 hands over a result only when it is complete, and takes two or three times as much.
 CROWDED = 8 * 1024 * 1024
+LARGE = 64 * 1024
 
 
 class Loop:
@@ -35,6 +36,7 @@ class Loop:
         self._ready: list[_Worker] = []
         self._parked: dict[_Worker, Wait] = {}
         self._favourite: _Worker | None = None
+        self._seen_of_favourite = 0  # bytes, at the last tick
         self._received = 0  # bytes of results that are not complete
 
     def start(self, session: Session, steps: Steps[None]) -> None:
@@ -74,6 +76,7 @@ class Loop:
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._on_tick()
+            self._drop_idle_favourite()
             for worker in [w for w in self._workers if w.is_late(now)]:
                 self._resume(worker, worker.steps.throw, TimeoutError())
 
@@ -100,12 +103,26 @@ class Loop:
             self._watch(worker, wait)
 
     def _must_park(self, worker: _Worker, wait: Wait) -> bool:
-        """Return True if a connection is not to receive for now, since results pile up."""
-        if not (self._received > CROWDED and wait.events == EVENT_READ and worker.session.pgconn):
+        """Return True if a connection is not to receive for now, since large results pile up."""
+        session = worker.session
+        is_large = session.pgconn and session.received > LARGE
+        if not (self._received > CROWDED and wait.events == EVENT_READ and is_large):
             return False
         if self._favourite is None:
             self._favourite = worker
+            self._seen_of_favourite = -1
         return worker is not self._favourite
+
+    def _drop_idle_favourite(self) -> None:
+        """Prefer another connection to one that has received nothing since the last tick.
+
+        Its query may be waiting for a lock of one that cannot go on while nobody receives from it.
+        """
+        if self._favourite is not None:
+            received = self._favourite.session.received
+            if received == self._seen_of_favourite:
+                self._favourite = None
+            self._seen_of_favourite = received
 
     def _unpark(self) -> None:
         """Let all connections receive again when the one that was preferred is done."""
