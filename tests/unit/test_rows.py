@@ -75,7 +75,7 @@ def test_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         (21, b"\xff\xff", "-1"),
         (23, b"\x7f\xff\xff\xff", "2147483647"),
         (26, b"\xff\xff\xff\xff", "4294967295"),
-        (701, b"\x7f\xf0" + b"\x00" * 6, "inf"),
+        (701, b"\x7f\xf0" + b"\x00" * 6, "Infinity"),
         (701, b"\x3f\xf0" + b"\x00" * 6, "1"),
         (701, b"\x80" + b"\x00" * 7, "-0"),
         (2950, bytes(range(16)), "00010203-0405-0607-0809-0a0b0c0d0e0f"),

@@ -70,7 +70,7 @@ def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[a
     deadline = time.monotonic() + timeout if timeout > 0 else None
     pgconn = PGconn.connect_start(make_conninfo("", **params).encode())
     try:
-        pgconn.notice_handler = lambda result: on_notice(diagnostics.notice(result))
+        pgconn.notice_handler = lambda result: on_notice(diagnostics.notice(pgconn, result))
         # Not polled before there is something to see: libpq would take the socket for connected,
         # and not tell why it never was.
         status = PollingStatus.WRITING if pgconn.status != ConnStatus.BAD else PollingStatus.FAILED

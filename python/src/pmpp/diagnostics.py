@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from psycopg.pq import DiagnosticField, ExecStatus, abc
 
 from . import errors
+from .encoding import codec
 from .errors import PmppError
 
 _GOOD = (
@@ -33,24 +35,28 @@ class Notice(NamedTuple):
     hint: str | None
 
 
-def notice(result: abc.PGresult) -> Notice:
+def notice(pgconn: abc.PGconn, result: abc.PGresult) -> Notice:
     """Read a notice; libpq lends its result only for the time of a callback."""
+    field = _reader(pgconn, result)
     return Notice(
         # the first came with PostgreSQL 9.6; the other may be in another language
-        severity=_field(result, DiagnosticField.SEVERITY_NONLOCALIZED)
-        or ("WARNING" if _field(result, DiagnosticField.SEVERITY) == "WARNING" else "NOTICE"),
-        message=_field(result, DiagnosticField.MESSAGE_PRIMARY) or "",
-        detail=_field(result, DiagnosticField.MESSAGE_DETAIL),
-        hint=_field(result, DiagnosticField.MESSAGE_HINT),
+        severity=field(DiagnosticField.SEVERITY_NONLOCALIZED)
+        or ("WARNING" if field(DiagnosticField.SEVERITY) == "WARNING" else "NOTICE"),
+        message=field(DiagnosticField.MESSAGE_PRIMARY) or "",
+        detail=field(DiagnosticField.MESSAGE_DETAIL),
+        hint=field(DiagnosticField.MESSAGE_HINT),
     )
 
 
-def failure(result: abc.PGresult, where: object, label: str) -> PmppError | None:
+def failure(
+    pgconn: abc.PGconn, result: abc.PGresult, where: object, label: str
+) -> PmppError | None:
     """Return the error that a result stands for, None if it has rows or a command tag.
 
     The error has the remote's own SQLSTATE, message, detail and hint if it has any.
 
     Args:
+        pgconn: the connection.
         result: what came.
         where: the query it answers, for messages.
         label: how messages show the connection.
@@ -70,22 +76,29 @@ def failure(result: abc.PGresult, where: object, label: str) -> PmppError | None
             sqlstate=errors.FEATURE_NOT_SUPPORTED,
             detail=sentence(where),
         )
-    sqlstate = _field(result, DiagnosticField.SQLSTATE) or ""
-    message = _field(result, DiagnosticField.MESSAGE_PRIMARY)
-    if not (sqlstate or message or _field(result, DiagnosticField.SEVERITY)):  # of libpq itself
+    field = _reader(pgconn, result)
+    sqlstate = field(DiagnosticField.SQLSTATE) or ""
+    message = field(DiagnosticField.MESSAGE_PRIMARY)
+    if not (sqlstate or message or field(DiagnosticField.SEVERITY)):  # of libpq itself
         return lost_connection(label, result.get_error_message(), where)
-    detail = _field(result, DiagnosticField.MESSAGE_DETAIL)
+    detail = field(DiagnosticField.MESSAGE_DETAIL)
     return PmppError(
         message or "the remote gave no message",
         sqlstate=sqlstate if _SQLSTATE.fullmatch(sqlstate) else errors.INTERNAL_ERROR,
         detail=f"{detail}\n{sentence(where)}" if detail else sentence(where),
-        hint=_field(result, DiagnosticField.MESSAGE_HINT),
+        hint=field(DiagnosticField.MESSAGE_HINT),
     )
 
 
-def _field(result: abc.PGresult, code: DiagnosticField) -> str | None:
-    value = result.error_field(code)
-    return None if value is None else value.decode(errors="replace")
+def _reader(pgconn: abc.PGconn, result: abc.PGresult) -> Callable[[DiagnosticField], str | None]:
+    """Return a function that reads a field of an error or a notice."""
+    encoding = codec(pgconn) or "utf-8"
+
+    def field(code: DiagnosticField) -> str | None:
+        value = result.error_field(code)
+        return None if value is None else value.decode(encoding, errors="replace")
+
+    return field
 
 
 def lost_connection(label: str, message: str, where: object) -> PmppError:

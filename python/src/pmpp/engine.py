@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import NamedTuple
 
+from . import errors
 from .cancel import cancel_all
 from .conninfo import Target
 from .cpus import ask_cpus
@@ -221,6 +222,8 @@ class Engine:
         try:
             encoding = session.encoding()
             yield from session.query(task, deliver)
+            if task.rows and session.encoding() != encoding:  # the remote tells only at the end
+                raise _changed_encoding(task)
             for delivery in held:
                 self._check(delivery)
         except PmppError as ex:
@@ -256,3 +259,12 @@ class Engine:
                 raise first
             self._notices.append(Notice("WARNING", first.message, first.detail, first.hint))
         crew.failures = []
+
+
+def _changed_encoding(task: Task) -> PmppError:
+    return PmppError(
+        "the query has changed client_encoding, and its rows may have been misread",
+        sqlstate=errors.FEATURE_NOT_SUPPORTED,
+        detail=f"In {task}",
+        hint="Set client_encoding in setup_commands.",
+    )

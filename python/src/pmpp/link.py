@@ -10,10 +10,11 @@ import sys
 import termios
 from collections.abc import Callable
 
-from psycopg import ConnectionInfo, NotSupportedError, OperationalError
+from psycopg import OperationalError
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus, abc
 
 from . import diagnostics, errors
+from .encoding import client_encoding, codec
 from .errors import PmppError
 from .rows import BATCH_CHARACTERS, BATCH_ROWS, Part, Reader, Values
 from .waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait
@@ -52,16 +53,15 @@ class Link:
         Raises:
             PmppError: if Python has no such codec.
         """
-        name = self._conn.parameter_status(b"client_encoding")
-        if name in (b"UTF8", b"SQL_ASCII", None):
-            return "utf-8"
-        try:
-            return ConnectionInfo(self._conn).encoding
-        except NotSupportedError as ex:
+        found = codec(self._conn)
+        if found is None:
+            name = client_encoding(self._conn).decode(errors="replace")
             raise PmppError(
-                f"{self.where}: client_encoding is not supported: {ex}",
+                f"{self.where}: client_encoding is not supported: {name}",
                 sqlstate=errors.FEATURE_NOT_SUPPORTED,
-            ) from None
+                hint="Use UTF8, which is what connections have unless told otherwise.",
+            )
+        return found
 
     @property
     def is_running(self) -> bool:
@@ -117,7 +117,7 @@ class Link:
                 result = yield from self._single_rows(result, readable, where, deliver)
             if result is None:
                 break
-            failure = failure or diagnostics.failure(result, where, self.label)
+            failure = failure or diagnostics.failure(pgconn, result, where, self.label)
             if deliver and not failure:
                 deliver(Part(result))
             self.received = 0

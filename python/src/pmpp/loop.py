@@ -16,7 +16,7 @@ from .waiting import EVENT_READ, NOTHING, Steps, Wait
 TICK = 0.05  # seconds between two looks for interrupts and passed deadlines
 
 # Bytes of incomplete results from which on only one of those that are large is received at a time.
-# libpq before 17 hands over a result only when it is complete, and takes two or three times as much.
+# libpq before 17 hands over a result only when it is complete, and takes two or three times that.
 CROWDED = 8 * 1024 * 1024
 LARGE = 64 * 1024
 

@@ -1,0 +1,27 @@
+"""The encoding of what a remote sends and reads."""
+
+from __future__ import annotations
+
+from psycopg import ConnectionInfo, NotSupportedError
+from psycopg.pq import abc
+
+# Of these, Python takes some characters for others than PostgreSQL does.
+_INEXACT = frozenset([b"BIG5", b"EUC_JIS_2004", b"EUC_JP", b"SHIFT_JIS_2004", b"SJIS"])
+
+
+def client_encoding(pgconn: abc.PGconn) -> bytes:
+    """Return PostgreSQL's name of the encoding; UTF8 if the remote has not told."""
+    return pgconn.parameter_status(b"client_encoding") or b"UTF8"
+
+
+def codec(pgconn: abc.PGconn) -> str | None:
+    """Return the Python codec of the encoding, or None if it has none that is the same."""
+    name = client_encoding(pgconn)
+    if name in (b"UTF8", b"SQL_ASCII"):
+        return "utf-8"
+    if name in _INEXACT:
+        return None
+    try:
+        return ConnectionInfo(pgconn).encoding
+    except NotSupportedError:
+        return None
