@@ -66,4 +66,5 @@ select * from pmpp.distribute(null::narrow, 'loopback', array['select 1::int2 as
 select * from pmpp.distribute(row(1, 2), 'loopback', array['select 1, 2']) as (a int, b int);
 create table types.empty ();
 select * from pmpp.distribute(null::types.empty, 'loopback', array['select']);
+select * from pmpp.distribute(null::pg_attribute, 'loopback', array['select * from pg_attribute']);
 drop schema types cascade;

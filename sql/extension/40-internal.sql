@@ -113,7 +113,7 @@ grant execute on function pmpp._raise(text, text, text, text) to pmpp;
 -- what is too long. That cannot be done for an array with a modifier, nor for elements that are
 -- separated by something else than commas (box): unnested is null then.
 create function pmpp._columns_of(row_type oid, relation oid, is_tagged boolean)
-returns table (n bigint, name text, type oid, type_name text, unnested text)
+returns table (n bigint, name text, type oid, type_name text, unnested text, is_pseudo boolean)
 language sql stable parallel safe security invoker
 as $$
     select c.n, c.name, c.type, c.type_name,
@@ -135,7 +135,8 @@ as $$
                     where k.castsource operator(pg_catalog.=) c.type
                       and k.casttarget operator(pg_catalog.=) c.type
                )
-           end
+           end,
+           t.typtype operator(pg_catalog.=) 'p'
       from (
           select pg_catalog.row_number() over (order by place), column_name,
                  type, typmod, pg_catalog.format_type(type, typmod)
@@ -156,7 +157,7 @@ as $$
             ) a(place, column_name, type, typmod)
       ) c(n, name, type, typmod, type_name)
      cross join lateral (
-          select typarray, typdelim, pg_catalog.format_type(typarray, -1) as array_name
+          select typtype, typarray, typdelim, pg_catalog.format_type(typarray, -1) as array_name
             from pg_catalog.pg_type
            where oid operator(pg_catalog.=) c.type
           offset 0
@@ -195,12 +196,18 @@ begin
                filter (where c.n operator(pg_catalog.>) tags) as names,
            pg_catalog.string_agg(pg_catalog.format('c%s %s', c.n, c.type_name), ', ' order by c.n) as definitions,
            pg_catalog.string_agg(pg_catalog.format('%s as c%s', c.unnested, c.n), ', ' order by c.n) as unnested,
-           pg_catalog.bool_and(c.unnested is not null) as can_unnest
+           pg_catalog.bool_and(c.unnested is not null) as can_unnest,
+           pg_catalog.string_agg(pg_catalog.format('%I %s', c.name, c.type_name), ', ' order by c.n)
+               filter (where c.is_pseudo) as pseudo
       into columns
       from pmpp._columns_of(row_type, base.typrelid, is_tagged) c;
     if columns.types is null then
         raise invalid_parameter_value using
             message = pg_catalog.format('the row type %s has no columns', row_type);
+    elsif columns.pseudo is not null then
+        raise invalid_parameter_value using
+            message = pg_catalog.format('the row type %s has columns that no query can return: %s', row_type, columns.pseudo),
+            hint = 'Create a type with the other columns, and have the queries return those.';
     end if;
 
     -- With array_nulls off the NULL of an array literal would be a string.

@@ -237,6 +237,7 @@ language plpgsql volatile parallel unsafe security invoker
 set datestyle = 'ISO'
 set intervalstyle = 'postgres'
 set extra_float_digits = 1
+set array_nulls = on
 as $$
 declare
     root pg_catalog.pg_class := pmpp._relation_to_cut(tbl, 'tbl', '{r,p,f,m,v}', 'Give a table or a view.');

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import descriptors
+from helpers import PASSWORD, descriptors
 from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => 1)"
@@ -52,11 +52,13 @@ def test_refused_connections(db: psycopg.Connection, remote: Cluster, there: str
 def test_wrong_password(
     db: psycopg.Connection, cluster: Cluster, new_role: Callable[..., str], by_network: str
 ) -> None:
-    """A password that was refused is not tried again: that might lock the account."""
+    """A password that was refused is not tried again, nor on other hosts: that might lock the
+    account."""
     role = new_role()
     db.execute("set pmpp.connect_retries = 5")
+    twice = f"{by_network} host=127.0.0.1,127.0.0.1 user='{role}'"
     with pytest.raises(psycopg.OperationalError, match="could not connect"):
-        db.execute(RUN, [f"{by_network} user='{role}' password=wrong", ["select 1", "select 2"]])
+        db.execute(RUN, [f"{twice} password=wrong", ["select 1", "select 2"]])
     failed = f'password authentication failed for user "{role}"'
     log = cluster.log.read_text().splitlines()
     assert len([line for line in log if failed in line and "DETAIL:" not in line]) == 1
@@ -65,6 +67,16 @@ def test_wrong_password(
 def message(kind: bytes, body: bytes) -> bytes:
     """Return a message of PostgreSQL's protocol."""
     return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def test_wrong_kind_of_server(
+    db: psycopg.Connection, new_role: Callable[..., str], by_network: str
+) -> None:
+    """A server that takes the password and is not of the wanted kind is no end: others may be."""
+    connection = f"{by_network} host=127.0.0.1,127.0.0.1 user='{new_role()}' password={PASSWORD}"
+    with pytest.raises(psycopg.OperationalError) as raised:
+        db.execute(RUN, [f"{connection} target_session_attrs=standby", ["select 1"]])
+    assert str(raised.value.diag.message_detail).count("server is not in hot standby mode") == 2
 
 
 @pytest.mark.parametrize(

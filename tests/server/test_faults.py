@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
@@ -267,6 +268,19 @@ def test_bad_value_while_the_query_runs(
         db.execute("select * from pmpp.distribute(null::wide, %s, %s)", [there, [query]])
     assert str(raised.value.diag.message_detail).startswith("In a row of query 1 of item 1")
     eventually(remote, "not exists (select from pg_stat_activity where wait_event = 'PgSleep')")
+
+
+def test_failure_after_many_records(db: psycopg.Connection, there: str) -> None:
+    """Without a row type, a failure after work_mem of rows still tells what failed, in its detail."""
+    queries = ["select repeat('x', 100) from generate_series(1, 100000)", "select 1/0"]
+    manifest = [{"connection": there, "queries": queries, "num_workers": 1}]
+    db.execute("set work_mem to '64kB'")
+    with pytest.raises(psycopg.errors.DivisionByZero) as raised:
+        db.execute("select * from pmpp.distribute(%s::json) as (a text)", [json.dumps(manifest)])
+    assert raised.value.diag.message_primary == "error fetching next item from iterator"
+    reason, where = str(raised.value.diag.message_detail).splitlines()
+    assert reason == "pmpp: division by zero"
+    assert where.startswith("Query 2 of item 1 on host=127.0.0.1")
 
 
 def test_temp_file_limit(db: psycopg.Connection, there: str) -> None:

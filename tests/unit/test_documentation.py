@@ -34,6 +34,7 @@ MESSAGES = re.compile(
 FOREIGN = (
     "permission denied for schema pmpp",
     "permission denied for view pg_config",
+    "error fetching next item from iterator",
     "malformed record literal",
     "invalid byte sequence for encoding …",
     'extension "pmpp" must be installed in schema "pg_catalog"',

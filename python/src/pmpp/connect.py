@@ -21,8 +21,8 @@ _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE
 Parameters = dict[str, str | int | None]
 
 
-class _RefusedWithPassword(OperationalError):
-    """A connection that failed after a password was sent."""
+class _PasswordRefused(OperationalError):
+    """A connection that was not let in after a password was sent."""
 
 
 def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> Steps[abc.PGconn]:
@@ -47,7 +47,9 @@ def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> 
             failures.append(f"{host} did not answer within {params['connect_timeout']} s")
         except OperationalError as ex:
             failures.append(str(ex))
-            sent_password |= isinstance(ex, _RefusedWithPassword)
+            sent_password = isinstance(ex, _PasswordRefused)
+            if sent_password:  # as libpq does; others might count it as a further wrong password
+                break
         else:
             _check_password(where, target, pgconn)
             return pgconn
@@ -76,8 +78,7 @@ def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[a
         status = PollingStatus.WRITING if pgconn.status != ConnStatus.BAD else PollingStatus.FAILED
         while status != PollingStatus.OK:
             if status == PollingStatus.FAILED:
-                refused = _RefusedWithPassword if pgconn.used_password else OperationalError
-                raise refused(pgconn.get_error_message())
+                raise _failure(pgconn)
             yield Wait(pgconn.socket, _EVENTS[status], deadline)
             status = PollingStatus(pgconn.connect_poll())
     except BaseException:
@@ -85,6 +86,13 @@ def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[a
         raise
     pgconn.nonblocking = 1
     return pgconn
+
+
+def _failure(pgconn: abc.PGconn) -> OperationalError:
+    """Return why a connection was not made."""
+    was_let_in = pgconn.parameter_status(b"server_version")  # but is not what was asked for
+    kind = _PasswordRefused if pgconn.used_password and not was_let_in else OperationalError
+    return kind(pgconn.get_error_message())
 
 
 def _check_password(where: str, target: Target, pgconn: abc.PGconn) -> None:

@@ -35,6 +35,7 @@ class _Call:
         failure: the error that ended it.
         queue: the queries, once they are known.
         delivering: the one whose rows PostgreSQL converts at the moment.
+        is_iterated: True if its function has returned, and PostgreSQL fetches rows.
     """
 
     def __init__(self, has_front: bool) -> None:
@@ -42,6 +43,7 @@ class _Call:
         self.failure: PmppError | None = None
         self.queue: WorkQueue | None = None
         self.delivering: Task | None = None
+        self.is_iterated = False
 
 
 class _Run(NamedTuple):
@@ -79,6 +81,7 @@ def rows(
         batches = _run_ahead(batches, Catalog(plpy).work_mem())
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
+    call.is_iterated = True
     return chain.from_iterable(_Marked(call, batches))
 
 
@@ -145,7 +148,7 @@ def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | N
     if call is not None and call.failure is not None:
         error = call.failure
         return [error.sqlstate, error.message, error.detail, error.hint]
-    is_about_a_value = sqlstate[:2] in ("22", "23", "42", "P0")
+    is_about_a_value = sqlstate[:2] not in ("53", "57", "58")  # resources, an end from outside
     if call is not None and call.queue and call.delivering and is_about_a_value:
         call.queue.fail(call.delivering, PmppError(message, sqlstate=sqlstate))
         detail = "\n".join(filter(None, [detail, f"In a row of {call.delivering}"]))
@@ -289,8 +292,11 @@ def _shown(plpy: Any, call: _Call, ex: Exception) -> Exception:
             setattr(error, field, catalog.fit(text))
     call.failure = error
     _remember(call)
+    text = error.message
+    if call.is_iterated and error.detail:  # without a front nothing else of it will be seen
+        text += f"\n{error.detail}"
     # PL/Python starts the message with the name of the class: "pmpp: ..."
-    shown: Exception = type("pmpp", (plpy.Error,), {"__module__": "__main__"})(error.message)
+    shown: Exception = type("pmpp", (plpy.Error,), {"__module__": "__main__"})(text)
     for field in ("sqlstate", "detail", "hint"):
         setattr(shown, field, getattr(error, field))
     return shown
