@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import psycopg
 import psycopg2.extras
 import pytest
 from pmpp import InterfaceError, ParallelConnection, ParallelCursor
@@ -15,6 +16,8 @@ from psycopg.rows import dict_row
 SIZES = [0, 0, 3, 0, 2500, 0, 1, 0, 0, 40]
 
 ROWS = "select shard, n from t"
+INSERT = "insert into t values (-1, -1)"
+INSERTED = "select 1 from t where shard = -1"
 SLEEP = "select 1 as shard, 2 as n from pg_sleep(100)"
 
 on_each_postgres = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
@@ -54,6 +57,12 @@ def as_tuples(rows: Iterable[Any]) -> Counter[tuple[Any, ...]]:
 def view(queries: dict[int, str], others: str = ROWS) -> Callable[[int], str]:
     """Return what makes a view `v` of the query of each shard."""
     return lambda shard: f"create temp view v as {queries.get(shard, others)}"
+
+
+def inserted(dsns: list[str]) -> int:
+    """Return how many rows of INSERT have been committed."""
+    with ParallelConnection([psycopg.connect(dsn) for dsn in dsns]) as pdb:
+        return len(pdb.cursor().execute(INSERTED).fetchall())
 
 
 def further(failure: BaseException) -> list[BaseException]:

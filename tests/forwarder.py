@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from types import TracebackType
 from typing import Literal
 
@@ -30,6 +31,7 @@ class Forwarder:
     Attributes:
         accepted: how many connections have come.
         held: of how many connections nothing more is forwarded (stall, deaf).
+        delay: how many seconds it takes new connections until the server hears from the client.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Forwarder:
         self._is_late = is_late
         self.accepted = 0
         self.held = 0
+        self.delay = 0.0
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._listener = socket.socket()
@@ -97,6 +100,7 @@ class Forwarder:
     ) -> None:
         is_faulty = fault != "none" and from_server == (fault != "deaf")
         passed = 0
+        time.sleep(0 if from_server else self.delay)
         try:
             while data := self._receive(source):
                 if is_faulty and passed + len(data) > self._after:

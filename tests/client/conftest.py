@@ -43,6 +43,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
+def not_inserted(dsns: list[str]) -> Iterator[None]:
+    """Remove at the end what a test has inserted."""
+    yield
+    for dsn in dsns:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("delete from t where shard = -1")
+
+
+@pytest.fixture
 def connect_shards(dsns: list[str], files: list[Path]) -> Iterator[Open]:
     """Open a ParallelConnection on the shards with a driver, or "mixed" for all of them in turn.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -14,12 +15,14 @@ import psycopg2
 import psycopg2.errors
 import pytest
 from client_shards import (
+    INSERT,
     ROWS,
     SLEEP,
     Open,
     assert_no_rows,
     assert_usable,
     further,
+    inserted,
     on_each_postgres,
     view,
 )
@@ -117,6 +120,101 @@ def test_failure_before_commit(connect_shards: Open, driver: str) -> None:
         assert len(caught.value.__notes__) == 1
     pdb.rollback()
     assert cursor.execute(ROWS + " where n = -1").fetchall() == []
+
+
+@on_each_postgres
+def test_commit_after_a_cancel(connect_shards: Open, dsns: list[str], driver: str) -> None:
+    """What a server would roll back cannot be committed, on no connection."""
+    pdb = connect_shards(driver, prepare=view({7: SLEEP}))
+    cursor = pdb.cursor()
+    cursor.execute("insert into t values (4, -1)")
+    with suppress(ZeroDivisionError), pdb.cursor(name="c") as ahead:
+        ahead.execute("select * from v").fetchmany(100)
+        raise ZeroDivisionError
+    with pytest.raises(InterfaceError, match="was aborted by a failure or a cancel") as caught:
+        pdb.commit()
+    assert "dbname=shard7" in caught.value.__notes__[0]
+    pdb.rollback()
+    assert cursor.execute(ROWS + " where n = -1").fetchall() == []
+
+
+def test_commit_after_an_interrupted_insert() -> None:
+    """SQLite has rolled back then, and has nothing to commit."""
+    endless = "with recursive c(n) as (select 1 union all select n + 1 from c)"
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    with ParallelConnection([connection]) as pdb:
+        cursor = pdb.cursor().execute("create table t (n int)")
+        cursor.execute("insert into t values (1)")
+        with pytest.raises(TimeoutError):
+            cursor.execute(f"{endless} insert into t select n from c", timeout=0.2)
+        with pytest.raises(InterfaceError, match="was aborted by a failure or a cancel"):
+            pdb.commit()
+        pdb.rollback()
+
+
+@pytest.mark.usefixtures("not_inserted")
+@on_each_postgres
+def test_loop_that_is_left(connect_shards: Open, dsns: list[str], driver: str) -> None:
+    """A generator that is closed while rows are fetched ahead has not failed: all is kept."""
+    pdb = connect_shards(driver, prepare=view({}, "select 1 union all select 2 from pg_sleep(0.5)"))
+    pdb.cursor().execute(INSERT)
+
+    def rows() -> Generator[Any]:
+        with pdb.cursor(name="c") as cursor:
+            cursor.execute("select * from v")
+            while row := cursor.fetchone():
+                yield row
+
+    some = rows()
+    for _ in dsns:
+        assert next(some) == (1,)
+    some.close()
+    pdb.commit()
+    assert inserted(dsns) == len(dsns)
+
+
+@on_each_postgres
+def test_limit_of_several_servers(connect_shards: Open, cluster: Cluster, driver: str) -> None:
+    """Those that end a query by themselves have failed, though that looks like a cancel."""
+    said = "canceling statement due to statement timeout"
+    before = cluster.log.read_text().count(said)
+    pdb = connect_shards(driver, prepare=lambda _: "set statement_timeout = 200")
+    with pytest.raises((psycopg.Error, psycopg2.Error), match=said) as caught:
+        pdb.cursor().execute("select pg_sleep(100)")
+    pdb.rollback()
+    assert 1 + len(further(caught.value)) == cluster.log.read_text().count(said) - before
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """An exception that takes no attributes."""
+
+    number: int = 1
+
+
+def test_exception_that_takes_no_attributes(connect_shards: Open) -> None:
+    """It comes through as it is."""
+    pdb = connect_shards("psycopg")
+    cursor = pdb.cursor().execute(ROWS)
+
+    def fail() -> None:
+        with cursor:
+            raise FrozenError
+
+    with pytest.raises(FrozenError):
+        fail()
+    assert cursor.closed
+
+
+def test_name_of_what_is_closed(dsns: list[str]) -> None:
+    """A connection that does not tell where it leads to is shown by its class."""
+    connection = psycopg2.connect(dsns[0])
+    connection.close()
+    pdb = ParallelConnection([connection])
+    with pytest.raises(psycopg2.InterfaceError) as caught:
+        pdb.cursor()
+    assert caught.value.__notes__ == ["on connection 0 (psycopg2.extensions.connection)"]
+    pdb.close()
 
 
 @on_each_postgres

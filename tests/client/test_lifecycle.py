@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,33 +14,16 @@ from typing import Any
 
 import psycopg
 import psycopg2
+import psycopg2.extensions
 import psycopg2.extras
 import psycopg2.pool
 import pytest
-from client_shards import ALL_ROWS, Open
+from client_shards import ALL_ROWS, INSERT, Open, inserted
 from cluster import Cluster
 from helpers import eventually
 from pmpp import ParallelConnection
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
-
-INSERT = "insert into t values (-1, -1)"
-INSERTED = "select 1 from t where shard = -1"
-
-
-@pytest.fixture
-def not_inserted(dsns: list[str]) -> Iterator[None]:
-    """Remove at the end what a test has inserted."""
-    yield
-    for dsn in dsns:
-        with psycopg.connect(dsn) as conn:
-            conn.execute("delete from t where shard = -1")
-
-
-def inserted(dsns: list[str]) -> int:
-    """Return how many rows have been inserted and committed."""
-    with ParallelConnection([psycopg.connect(dsn) for dsn in dsns]) as pdb:
-        return len(pdb.cursor().execute(INSERTED).fetchall())
 
 
 def test_example_with_psycopg2(dsns: list[str]) -> None:
@@ -163,6 +146,49 @@ def test_interrupted_commit(cluster: Cluster, dsns: list[str], driver: Any) -> N
         pool.submit(interrupt)
     assert pdb.closed
     assert all(connection.closed for connection in connections)
+
+
+class InterruptedOnce(psycopg2.extensions.connection):
+    """A connection at whose first close Ctrl-C comes."""
+
+    was_interrupted = False
+
+    def close(self) -> None:
+        if not InterruptedOnce.was_interrupted:
+            InterruptedOnce.was_interrupted = True
+            raise KeyboardInterrupt
+        super().close()
+
+
+def test_interrupted_close(dsns: list[str]) -> None:
+    """After Ctrl-C another close closes the connections that are left, as a `with` block does."""
+    connections = [psycopg2.connect(dsn, connection_factory=InterruptedOnce) for dsn in dsns[:3]]
+    with suppress(KeyboardInterrupt), ParallelConnection(connections) as pdb:
+        pdb.cursor().execute("select 1")
+    assert InterruptedOnce.was_interrupted
+    assert all(connection.closed for connection in connections)
+
+
+def test_interrupted_putconn(dsns: list[str]) -> None:
+    """After Ctrl-C another putconn gives back the connections that are left."""
+
+    class InterruptedPool(psycopg2.pool.SimpleConnectionPool):
+        was_interrupted = False
+
+        def putconn(self, *args: Any, **kwargs: Any) -> None:
+            if not InterruptedPool.was_interrupted:
+                InterruptedPool.was_interrupted = True
+                raise KeyboardInterrupt
+            super().putconn(*args, **kwargs)
+
+    pools = [InterruptedPool(1, 1, dsn) for dsn in dsns[:3]]
+    pdb = ParallelConnection([pool.getconn() for pool in pools])
+    with pytest.raises(KeyboardInterrupt):
+        pdb.putconn(pools)
+    pdb.putconn(pools)
+    for pool in pools:
+        pool.putconn(pool.getconn())  # of one connection, which is there
+        pool.closeall()
 
 
 @pytest.mark.usefixtures("not_inserted")
@@ -312,22 +338,3 @@ def test_closed_during_a_fetch(
     cursor.execute("select shard, n from t where n > 1 order by n", merge=key, timeout=10)
     with pytest.raises(pdb.InterfaceError, match="is closed"):
         cursor.fetchall()
-
-
-def test_forked_process() -> None:
-    """A forked process, which has no threads, is refused at once."""
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
-    with ParallelConnection([connection]) as pdb:
-        cursor = pdb.cursor()
-        child = os.fork()
-        if not child:
-            signal.alarm(60)
-            refused = 0
-            for use in (pdb.cursor, pdb.rollback, lambda: cursor.execute("select 1"), pdb.close):
-                with suppress(pdb.InterfaceError):
-                    use()
-                    continue
-                refused += 1
-            os._exit(refused)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
-        assert cursor.execute("select 1").fetchall() == [(1,)]

@@ -25,6 +25,9 @@ from client_shards import (
     view,
 )
 from cluster import Cluster
+from forwarder import Forwarder
+from helpers import PASSWORD
+from pmpp import ParallelConnection
 
 
 @contextmanager
@@ -66,8 +69,15 @@ def test_timeout_of_sqlite(connect_shards: Open) -> None:
         with pytest.raises(TimeoutError):
             cursor.execute(endless.format(result), timeout=0.2).fetchall()
         assert_usable(cursor)
-    with pytest.raises(ValueError, match="timeout must be more than 0 seconds, not -1"):
-        cursor.execute("select 1", timeout=-1)
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, float("inf"), float("nan")])
+def test_timeout_out_of_range(connect_shards: Open, timeout: float) -> None:
+    """It is refused before anything runs."""
+    cursor = connect_shards("sqlite3").cursor()
+    with pytest.raises(ValueError, match=f"timeout must be more than 0 .* seconds, not {timeout}"):
+        cursor.execute("delete from t", timeout=timeout)
+    assert cursor.execute("select shard, n from t").fetchall()
 
 
 def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
@@ -81,6 +91,24 @@ def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
     pdb.rollback()
     assert_no_rows(opened)
     assert_usable(pdb.cursor())
+
+
+def test_slow_cancel(cluster: Cluster, dsns: list[str]) -> None:
+    """A request to cancel that takes its time does not end the statement that comes next."""
+    with Forwarder(cluster.port) as network:
+        there = f"host=127.0.0.1 port={network.port} user=slow password={PASSWORD} sslmode=disable"
+        with psycopg.connect(dsns[0], autocommit=True) as conn:
+            conn.execute(f"create role slow login password '{PASSWORD}'")
+        pdb = ParallelConnection([psycopg.connect(f"{there} dbname=shard0")])
+        network.delay = 0.6
+        with pdb.cursor() as cursor:
+            with pytest.raises(TimeoutError):
+                cursor.execute("select pg_sleep(100)", timeout=0.2)
+            pdb.rollback()
+            assert cursor.execute("select 1 from pg_sleep(1.5)").fetchall() == [(1,)]
+        pdb.close()
+    with psycopg.connect(dsns[0], autocommit=True) as conn:
+        conn.execute("drop role slow")
 
 
 @on_each_postgres

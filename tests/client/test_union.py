@@ -114,6 +114,18 @@ def test_rowcount_is_unknown(connect_shards: Open) -> None:
     assert cursor.rowcount == -1
 
 
+def test_rowcount_after_the_rows(connect_shards: Open) -> None:
+    """What drivers know only then is told then."""
+    cursor = connect_shards("sqlite3", shards=range(3)).cursor()
+    rows = cursor.execute("insert into t values (0, 1), (0, 2) returning n").fetchall()
+    assert cursor.rowcount == len(rows) == 6
+    cursor.connection.rollback()
+    cursor = connect_shards("psycopg2").cursor(name="c").execute("select shard, n from t")
+    assert cursor.rowcount == -1
+    cursor.fetchall()
+    assert cursor.rowcount >= 0
+
+
 def test_executemany(connect_shards: Open) -> None:
     """Every connection runs the statement with all parameters, also those of a generator."""
     pdb = connect_shards("psycopg2", shards=range(3))
@@ -186,7 +198,9 @@ def test_number_of_rows(connect_shards: Open) -> None:
     assert cursor.fetchmany(0) == []
     with pytest.raises(ValueError, match="must be at least 0, not -1"):
         cursor.fetchmany(-1)
-    assert len(cursor.fetchall()) == len(ALL_ROWS)
+    with pytest.raises(TypeError):
+        cursor.fetchmany(2.0)  # type: ignore[arg-type]
+    assert len(cursor.fetchmany(2**64)) == len(ALL_ROWS)
 
 
 def test_execute_again(connect_shards: Open) -> None:

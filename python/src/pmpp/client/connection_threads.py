@@ -12,12 +12,13 @@ Threads never wait for those who made a call: what becomes of it goes to the que
 from __future__ import annotations
 
 import os
+import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
-from threading import Condition, RLock, Thread
+from threading import Condition, RLock, Thread, get_ident
 from typing import Any
 
 from .dbapi import (
@@ -28,7 +29,7 @@ from .dbapi import (
     cure,
     was_cancelled,
 )
-from .interrupt import cancel, cut
+from .interrupt import Cancels, cut
 
 _PAUSE = 0.02  # seconds until a call that still runs is cancelled again, doubled each time
 _LONGEST_PAUSE = 1.0
@@ -153,6 +154,20 @@ class Threads:
         self._dismiss.atexit = False  # when no thread can be started any more
         for thread in self._threads:
             thread.start()
+        self._own = frozenset(thread.ident for thread in self._threads)
+
+    @property
+    def is_forked(self) -> bool:
+        """True in a process that was forked from that of these threads."""
+        return os.getpid() != self._process
+
+    def may_wait(self) -> bool:
+        """Return False where waiting for these threads would never end.
+
+        That is in one of them, where the garbage collector may call anything, and when the
+        interpreter ends, which has stopped them.
+        """
+        return not (get_ident() in self._own or sys.is_finalizing())
 
     def submit(self, call: Call) -> None:
         """Have a call run after those already made on its connection.
@@ -160,7 +175,7 @@ class Threads:
         Raises:
             InterfaceError: if the threads have ended.
         """
-        self._require_same_process()
+        self.require_same_process()
         with self._lock:
             call.lane.waiting.append(call)
             self._busy.add(call.lane)
@@ -172,10 +187,12 @@ class Threads:
     def stop(self, calls: Iterable[Call] | None = None) -> None:
         """Drop calls that wait, cancel those that run, and wait until these have ended.
 
+        Where nobody may wait, those that run go on.
+
         Args:
             calls: the calls, or None for all that there are.
         """
-        self._require_same_process()
+        self.require_same_process()
         with self._lock:
             if calls is None:
                 calls = [
@@ -186,10 +203,12 @@ class Threads:
                 if call in call.lane.waiting:
                     call.lane.waiting.remove(call)
                     call.drop()
-            self._end_running(calls)
+            if self.may_wait():
+                self._end_running(calls)
 
     def _end_running(self, calls: Sequence[Call]) -> None:
         """Cancel those calls that run, and wait until they have ended. Holds the lock."""
+        cancels = Cancels()
         pause = _PAUSE
         patience = time.monotonic() + _PATIENCE
         while running := [call for call in calls if call.lane.running is call]:
@@ -198,12 +217,13 @@ class Threads:
             connections = [call.lane.connection for call in running]
             # again and again: a query may not have reached its server yet
             if (left := patience - time.monotonic()) > 0:
-                cancel(connections, min(left, _LONGEST_PAUSE))
+                cancels.ask(connections, min(left, _LONGEST_PAUSE))
             else:
                 for connection in connections:
                     cut(connection)
             self._changed.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+        cancels.wait(patience - time.monotonic())  # or one might end what runs next
 
     def end(self) -> None:
         """Refuse further calls, cancel those that there are, end the threads, and wait for that."""
@@ -212,11 +232,13 @@ class Threads:
         for _ in self._threads:
             self._ready.put(None)  # too many do no harm, after Ctrl-C in here
         self._dismiss.detach()
-        for thread in self._threads:
-            thread.join()
+        if self.may_wait():
+            for thread in self._threads:
+                thread.join()
 
-    def _require_same_process(self) -> None:
-        if os.getpid() != self._process:
+    def require_same_process(self) -> None:
+        """Raise an InterfaceError in a forked process."""
+        if self.is_forked:
             raise InterfaceError("a ParallelConnection cannot be used in a forked process")
 
 
@@ -254,4 +276,5 @@ def _dismiss(
         with lock:
             for lane in busy:
                 lane.waiting.clear()
-            cancel([lane.connection for lane in busy if lane.running], _LONGEST_PAUSE)
+            running = [lane.connection for lane in busy if lane.running]
+            Cancels().ask(running, _LONGEST_PAUSE)

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..errors import PmppError
 
+T = TypeVar("T")
+
 QUERY_CANCELED = "57014"
+IN_FAILED_TRANSACTION = "25P02"
+
+_IN_ERROR = 3  # of libpq's PGTransactionStatusType
 
 
 class InterfaceError(PmppError):
@@ -68,12 +73,27 @@ class Pool(Protocol):
 def describe(connection: Connection) -> str:
     """Return where a connection leads to, never with a password, or else its class."""
     info = getattr(connection, "info", None)  # of psycopg 3 and psycopg2
-    try:
+    shown = []
+    with suppress(Exception):  # another driver's info, or a closed connection
         shown = [(name, getattr(info, name)) for name in ("host", "port", "dbname")]
-    except Exception:  # another driver's info, or a closed connection
-        kind = type(connection)
-        return f"{kind.__module__}.{kind.__qualname__}"
-    return " ".join(f"{name}={value}" for name, value in shown if value)
+    place = " ".join(f"{name}={value}" for name, value in shown if value)
+    kind = type(connection)
+    return place or f"{kind.__module__}.{kind.__qualname__}"
+
+
+def would_lose_work(connection: Connection, was_cancelled: bool) -> bool:
+    """Return True if the driver's commit would roll back, or has nothing left to commit.
+
+    Args:
+        connection: the connection.
+        was_cancelled: whether a call on it was cancelled in this transaction.
+    """
+    info = getattr(connection, "info", None)
+    status = getattr(info, "transaction_status", None)  # of psycopg 3 and psycopg2
+    if status is not None:
+        return bool(status == _IN_ERROR)
+    # sqlite3 rolls back when what it writes is interrupted
+    return was_cancelled and getattr(connection, "in_transaction", None) is False
 
 
 def stays_interrupted(connection: Connection) -> bool:
@@ -93,6 +113,17 @@ def was_cancelled(error: BaseException) -> bool:
     return sqlstate == QUERY_CANCELED or str(error) == "interrupted"
 
 
+def share_limit(error: BaseException | None, first: BaseException) -> bool:
+    """Return True if two calls have run into the same limit of their servers.
+
+    A statement_timeout has the SQLSTATE of a cancel, and only its message tells it from one.
+    """
+    if error is None or not (was_cancelled(error) and was_cancelled(first)):
+        return False
+    was_asked_for = "user request" in str(first) or str(first) == "interrupted"
+    return str(error) == str(first) and not was_asked_for
+
+
 def cure(error: BaseException) -> str | None:
     """Return what helps against an error that comes of calling from another thread."""
     if type(error).__module__ == "sqlite3" and "created in a thread" in str(error):
@@ -102,7 +133,8 @@ def cure(error: BaseException) -> str | None:
 
 def add_note(error: BaseException, note: str) -> None:
     """Add a note to an exception, also before Python 3.11, which brought add_note."""
-    error.__notes__ = [*getattr(error, "__notes__", ()), note]
+    with suppress(Exception):  # one that takes no attributes
+        error.__notes__ = [*getattr(error, "__notes__", ()), note]
 
 
 def attach(error: BaseException, others: Sequence[BaseException]) -> None:
@@ -110,7 +142,28 @@ def attach(error: BaseException, others: Sequence[BaseException]) -> None:
     for other in others:
         lines = [f"also failed: {type(other).__name__}: {other}", *getattr(other, "__notes__", ())]
         add_note(error, "\n    ".join(lines))
-    error.other_failures = [*getattr(error, "other_failures", ()), *others]  # type: ignore[attr-defined]
+    failures = [*getattr(error, "other_failures", ()), *others]
+    with suppress(Exception):
+        error.other_failures = failures  # type: ignore[attr-defined]
+
+
+def finish_each(items: list[T], function: Callable[[T], Any]) -> None:
+    """Call a function with each item, the last one first, and remove those that are done.
+
+    Raises:
+        Exception: the first failure, with the others attached; what has failed is done too.
+        KeyboardInterrupt: at once; another call goes on where this one was.
+    """
+
+    def finish_last() -> None:
+        try:
+            function(items[-1])
+        except Exception:
+            items.pop()
+            raise
+        items.pop()
+
+    attempt(finish_last for _ in range(len(items)))
 
 
 def attempt(functions: Iterable[Callable[[], Any]]) -> None:

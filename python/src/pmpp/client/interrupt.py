@@ -18,22 +18,36 @@ from .dbapi import Connection
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
-def cancel(connections: Sequence[Connection], timeout: float) -> None:
-    """Ask that the calls which run on connections end, where their drivers can: of all at once.
+class Cancels:
+    """Requests that the calls which run on connections end, where their drivers can do that."""
 
-    Args:
-        connections: the connections.
-        timeout: how many seconds that may take.
-    """
-    deadline = time.monotonic() + timeout
-    threads = [
-        Thread(target=_cancel, args=(connection, timeout), daemon=True)
-        for connection in connections
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    def __init__(self) -> None:
+        self._threads: dict[int, Thread] = {}
+
+    def ask(self, connections: Sequence[Connection], timeout: float) -> None:
+        """Ask for all connections at once, but not again for one while a request is under way.
+
+        Args:
+            connections: the connections.
+            timeout: how many seconds to wait for answers.
+        """
+        for connection in connections:
+            thread = self._threads.get(id(connection))
+            if thread is None or not thread.is_alive():
+                thread = Thread(target=_cancel, args=(connection, timeout), daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is about to end
+                    _cancel(connection, timeout)
+                else:
+                    self._threads[id(connection)] = thread
+        self.wait(timeout)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until all requests are done, no longer than so many seconds."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def cut(connection: Connection) -> None:

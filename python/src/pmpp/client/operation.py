@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .connection_threads import Call, Lane, Threads
-from .dbapi import attach, attempt
+from .dbapi import InterfaceError, attach, attempt, share_limit
 
 
 class Operation:
@@ -56,8 +56,11 @@ class Operation:
 
         Raises:
             TimeoutError: if the time is up, even if one has ended.
+            InterfaceError: where it would wait for ever.
             BaseException: what the call has raised.
         """
+        if not self._threads.may_wait():
+            raise InterfaceError("a ParallelConnection cannot be used by its own threads")
         call = None
         while call is None:
             with suppress(Empty):
@@ -98,5 +101,7 @@ class Operation:
         self.failed = True
         calls, self._calls = self._calls, []
         self._threads.stop(calls)
-        failures = [call.tell() for call in calls if call.failed()]
+        failures = [
+            call.tell() for call in calls if call.failed() or share_limit(call.error, error)
+        ]
         attach(error, [failure for failure in failures if failure])

@@ -17,7 +17,17 @@ from typing import Any
 from weakref import WeakSet
 
 from .connection_threads import Lane, Threads
-from .dbapi import Connection, InterfaceError, Pool, attach, attempt, describe
+from .dbapi import (
+    IN_FAILED_TRANSACTION,
+    Connection,
+    InterfaceError,
+    Pool,
+    attach,
+    attempt,
+    describe,
+    finish_each,
+    would_lose_work,
+)
 from .operation import Operation
 from .parallel_cursor import ParallelCursor
 
@@ -54,7 +64,7 @@ class ParallelConnection:
         names: Iterable[str] | None = None,
         max_threads: int | None = None,
     ) -> None:
-        self._unclosed: tuple[Connection, ...] = tuple(connections)
+        self._unclosed = list(connections)
         count = len(self._unclosed)
         if not count:
             raise ValueError("no connections were given")
@@ -63,7 +73,7 @@ class ParallelConnection:
         if max_threads is not None and max_threads < 1:
             raise ValueError(f"max_threads must be at least 1, not {max_threads}")
         self._lanes = _lanes(self._unclosed, None if names is None else tuple(names))
-        self._unreturned = self._lanes
+        self._unreturned = list(self._lanes)
         self._threads = Threads(self._lanes, min(count, max_threads or count))
         self._cursors: WeakSet[ParallelCursor] = WeakSet()
         self._cursors_lock = Lock()
@@ -93,11 +103,12 @@ class ParallelConnection:
         """Commit on every connection, each by itself: there is no two-phase commit.
 
         Raises:
-            InterfaceError: if this object is closed.
+            InterfaceError: if this object is closed, or if the transaction of a connection was
+                aborted, so that it would roll back; nothing is committed then.
             Exception: what a driver raises. A failure in fetching rows ahead, which no fetch
                 has raised yet, is raised here, before anything is committed.
         """
-        self._together(_raise_untold)
+        self._together(_require_sound)
         self._each(lambda lane: lane.connection.commit())
 
     def rollback(self) -> None:
@@ -122,8 +133,7 @@ class ParallelConnection:
             Exception: what a driver raises; the other connections are closed nevertheless.
         """
         self._threads.end()
-        connections, self._unclosed = self._unclosed, ()
-        attempt([connection.close for connection in connections])
+        finish_each(self._unclosed, lambda connection: connection.close())
 
     def putconn(self, pools: Sequence[Pool]) -> None:
         """Cancel what runs, end the threads, and give every connection back to its pool.
@@ -141,20 +151,19 @@ class ParallelConnection:
         if len(pools) != len(self._lanes):
             raise ValueError(f"{len(pools)} pools for {len(self._lanes)} connections")
         self._threads.end()
-        self._unclosed = ()
-        lanes, self._unreturned = self._unreturned, []
-        attempt(
-            # not strict: there are none if they have been given back
-            partial(pool.putconn, lane.connection)
-            for pool, lane in zip(pools, lanes, strict=False)
-        )
+        self._unclosed.clear()
+
+        def give_back(last: Lane) -> None:
+            pools[len(self._unreturned) - 1].putconn(last.connection)
+
+        finish_each(self._unreturned, give_back)
 
     def __enter__(self) -> ParallelConnection:
         self._require_open()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self.closed:
+        if self.closed or self._threads.is_forked:
             return
         last = self.commit if error is None else self.rollback
         try:
@@ -203,9 +212,15 @@ def _lanes(connections: Sequence[Connection], names: Sequence[str] | None) -> li
     ]
 
 
-def _raise_untold(lane: Lane) -> None:
+def _require_sound(lane: Lane) -> None:
+    """Make sure that what was done in the transaction can be committed."""
     if lane.untold:
         raise lane.untold
+    if would_lose_work(lane.connection, lane.cancelled):
+        raise InterfaceError(
+            "the transaction was aborted by a failure or a cancel: call rollback",
+            sqlstate=IN_FAILED_TRANSACTION,
+        )
 
 
 def _roll_back(lane: Lane) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from operator import methodcaller
-from threading import RLock
+from operator import index, methodcaller
+from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any
 
 from .connection_threads import Lane, Threads
-from .dbapi import Cursor, InterfaceError, attach, end_result, stays_interrupted
+from .dbapi import Cursor, InterfaceError, attach, attempt, end_result, stays_interrupted
 from .operation import Operation
 from .result import Arrange, Result
 from .union import LARGEST_BATCH, Order, Union
@@ -31,13 +32,12 @@ class ParallelCursor:
         connection: the ParallelConnection.
         arraysize: how many rows `fetchmany` returns, unless told; if set to more than 1, also
             how many each connection is asked for at a time, at most.
-        rowcount: the sum of what the drivers say after a statement, or -1 if one does not know.
     """
 
     # no more: what a driver's cursor has besides must not look as if it could be set
     __slots__ = (
         "__weakref__", "_calling", "_closed", "_cursors", "_result", "_threads", "_timeout",
-        "arraysize", "connection", "rowcount",
+        "arraysize", "connection",
     )  # fmt: skip
 
     def __init__(
@@ -49,7 +49,6 @@ class ParallelCursor:
     ) -> None:
         self.connection = connection
         self.arraysize = 1
-        self.rowcount = -1
         self._threads = threads
         self._cursors = list(zip(lanes, cursors, strict=True))
         self._closed = False
@@ -66,6 +65,11 @@ class ParallelCursor:
     def description(self) -> Sequence[Sequence[Any]] | None:
         """The columns of the result, as the first driver describes them that knows them yet."""
         return self._result.description
+
+    @property
+    def rowcount(self) -> int:
+        """The sum of what the drivers say after a statement, or -1 if one does not know."""
+        return self._result.rowcount
 
     def execute(
         self,
@@ -157,6 +161,7 @@ class ParallelCursor:
             TimeoutError: as `fetchone`.
             Exception: what a driver raises.
         """
+        self._threads.require_same_process()
         with self._calling:
             self._require_open()
             before = self._result
@@ -241,15 +246,22 @@ class ParallelCursor:
         """Close the cursors of all connections, as soon as they have no rows under way.
 
         Raises:
+            InterfaceError: in a process that was forked.
             Exception: what a driver raises.
         """
-        with self._calling:
-            if not self.closed:
-                self._closed = True
-                with Operation(self._threads) as operation:
-                    for lane, cursor in self._cursors:
-                        operation.start(lane, cursor.close)
-                    operation.settle()
+        self._threads.require_same_process()
+        if not self._threads.may_wait():  # nor for a call of another thread
+            self._start_closing(Operation(self._threads))
+            return
+        with self._calling, Operation(self._threads) as operation:
+            self._start_closing(operation)
+            operation.settle()
+
+    def _start_closing(self, operation: Operation) -> None:
+        if not self.closed:
+            self._closed = True
+            for lane, cursor in self._cursors:
+                operation.start(lane, cursor.close)
 
     def _end_result(self) -> None:
         """Give up the rows, and have no result interrupt further statements of its connection."""
@@ -265,14 +277,13 @@ class ParallelCursor:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self.closed:
+        if self.closed or self._threads.is_forked:
             return
-        if error is None:
+        if error is None or isinstance(error, GeneratorExit):  # a loop that was left is no failure
             self.close()
             return
-        self._result.cancel(error)
         try:
-            self.close()
+            attempt([partial(self._result.cancel, error), self.close])
         except Exception as failure:
             attach(error, [failure])
 
@@ -284,28 +295,33 @@ class ParallelCursor:
         self, function: Callable[[Cursor], object], arrange: Arrange, timeout: float | None
     ) -> None:
         """Have a statement run on every connection."""
+        if timeout is not None and not 0 < timeout <= TIMEOUT_MAX:
+            raise ValueError(
+                f"timeout must be more than 0 and at most {TIMEOUT_MAX:.0f} seconds, not {timeout}"
+            )
+        self._threads.require_same_process()
         with self._calling:
             self._require_open()
-            if timeout is not None and timeout <= 0:
-                raise ValueError(f"timeout must be more than 0 seconds, not {timeout}")
             self._timeout = timeout
             self._get(Result(self._threads, self._cursors, arrange), function)
 
     def _get(self, result: Result, function: Callable[[Cursor], object]) -> None:
         """Replace the result by another."""
-        self.rowcount = -1
         self._result = result
-        self.rowcount = result.get(function, self._deadline())
+        result.get(function, self._deadline())
 
     def _deadline(self) -> float | None:
         return None if self._timeout is None else time.monotonic() + self._timeout
 
     def _take(self, count: int | None) -> list[Any]:
         """Return that many rows, or all."""
+        if count is not None:
+            count = min(index(count), sys.maxsize)
+            if count < 0:
+                raise ValueError(f"the number of rows must be at least 0, not {count}")
+        self._threads.require_same_process()
         with self._calling:
             self._require_open()
             self._result.require_rows()
-            if count is not None and count < 0:
-                raise ValueError(f"the number of rows must be at least 0, not {count}")
             largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
             return self._result.take(count, self._deadline(), largest_batch)

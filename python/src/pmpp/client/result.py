@@ -28,6 +28,7 @@ class Result:
 
     def __init__(self, threads: Threads, cursors: Cursors, arrange: Arrange) -> None:
         self.arrange = arrange
+        self._is_there = False
         self._operation = Operation(threads)
         self._present(cursors)
 
@@ -42,15 +43,18 @@ class Result:
         known = (part.cursor.description for part in self._parts)
         return next(filter(None, known), None)
 
-    def get(self, function: Callable[[Cursor], object], deadline: float | None) -> int:
+    @property
+    def rowcount(self) -> int:
+        """The sum of what the drivers say now, or -1 if one of them does not know."""
+        counts = [part.cursor.rowcount for part in self._parts] if self._is_there else []
+        return -1 if min(counts, default=-1) < 0 else sum(counts)
+
+    def get(self, function: Callable[[Cursor], object], deadline: float | None) -> None:
         """Call what gives a cursor its result, for each of them.
 
         Args:
             function: what to call, which returns something false if there is no result.
             deadline: until when to wait for it, on the clock of `time.monotonic`, or None.
-
-        Returns:
-            The number of rows, or -1 if it is not known.
         """
         with self._operation as operation:
             operation.deadline = deadline
@@ -58,11 +62,10 @@ class Result:
             for lane, cursor in cursors:
                 operation.start(lane, partial(_get, lane, cursor, function))
             results = list(zip(cursors, operation.results(), strict=True))
-            self._present([place for place, count in results if count is not None])
+            self._present([place for place, has_result in results if has_result])
             for part in self._parts:
                 self._union.compare_columns(part)
-        counts = [count for _, count in results if count is not None]
-        return -1 if min(counts, default=-1) < 0 else sum(counts)
+        self._is_there = True
 
     def take(self, count: int | None, deadline: float | None, largest_batch: int) -> list[Any]:
         """Return that many rows, or all.
@@ -102,8 +105,8 @@ class Result:
         self._rows = self.arrange(self._union)
 
 
-def _get(lane: Lane, cursor: Cursor, function: Callable[[Cursor], object]) -> int | None:
-    """Get the result of one cursor; return its number of rows, -1, or None if it has none."""
+def _get(lane: Lane, cursor: Cursor, function: Callable[[Cursor], object]) -> object:
+    """Get the result of one cursor; return something false if it has none."""
     has_result = function(cursor)
     lane.untold = None  # so that failure does no more harm
-    return cursor.rowcount if has_result else None
+    return has_result
