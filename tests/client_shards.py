@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
+import psycopg2.errors
 import psycopg2.extras
 import pytest
 from pmpp import InterfaceError, ParallelConnection, ParallelCursor
@@ -19,6 +20,11 @@ ROWS = "select shard, n from t"
 INSERT = "insert into t values (-1, -1)"
 INSERTED = "select 1 from t where shard = -1"
 SLEEP = "select 1 as shard, 2 as n from pg_sleep(100)"
+
+DIVISION_BY_ZERO = {
+    "psycopg": psycopg.errors.DivisionByZero,
+    "psycopg2": psycopg2.errors.DivisionByZero,
+}
 
 on_each_postgres = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 
@@ -63,6 +69,11 @@ def inserted(dsns: list[str]) -> int:
     """Return how many rows of INSERT have been committed."""
     with ParallelConnection([psycopg.connect(dsn) for dsn in dsns]) as pdb:
         return len(pdb.cursor().execute(INSERTED).fetchall())
+
+
+def dividing_by(divisor: str) -> str:
+    """Return a query that fails when the divisor is 0."""
+    return f"select shard, n + 1 / ({divisor}) as n from t"
 
 
 def further(failure: BaseException) -> list[BaseException]:

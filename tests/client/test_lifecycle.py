@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -19,8 +18,6 @@ import psycopg2.extras
 import psycopg2.pool
 import pytest
 from client_shards import ALL_ROWS, INSERT, Open, inserted
-from cluster import Cluster
-from helpers import eventually
 from pmpp import ParallelConnection
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
@@ -116,93 +113,6 @@ def test_with_block(connect_shards: Open, dsns: list[str], driver: str) -> None:
     for use in (pdb.cursor, pdb.commit, pdb.rollback, pdb.__enter__, cursor.fetchone):
         with pytest.raises(pdb.InterfaceError, match="is closed"):
             use()
-
-
-SLOW_COMMIT = """
-create function pg_temp.wait() returns trigger language plpgsql
-    as $$ begin perform pg_sleep(100); return null; end $$;
-create temp table slow (n int);
-create constraint trigger wait after insert on slow
-    deferrable initially deferred for each row execute function pg_temp.wait()
-"""
-
-
-@pytest.mark.parametrize("driver", [psycopg, psycopg2])
-def test_interrupted_commit(cluster: Cluster, dsns: list[str], driver: Any) -> None:
-    """After Ctrl-C in the commit at the end of a `with` block all is closed."""
-    connections = [driver.connect(dsn) for dsn in dsns[:3]]
-    for connection in connections:
-        connection.cursor().execute(SLOW_COMMIT)
-        connection.commit()
-    sleeping = "from pg_stat_activity where state = 'active' and wait_event = 'PgSleep'"
-
-    def interrupt() -> None:
-        eventually(cluster, f"(select count(*) {sleeping}) = 3")
-        os.kill(os.getpid(), signal.SIGINT)
-
-    pdb = ParallelConnection(connections)
-    with suppress(KeyboardInterrupt), ThreadPoolExecutor(1) as pool, pdb:
-        pdb.cursor().execute("insert into slow values (1)")
-        pool.submit(interrupt)
-    assert pdb.closed
-    assert all(connection.closed for connection in connections)
-
-
-class InterruptedOnce(psycopg2.extensions.connection):
-    """A connection at whose first close Ctrl-C comes."""
-
-    was_interrupted = False
-
-    def close(self) -> None:
-        if not InterruptedOnce.was_interrupted:
-            InterruptedOnce.was_interrupted = True
-            raise KeyboardInterrupt
-        super().close()
-
-
-def test_interrupted_close(dsns: list[str]) -> None:
-    """After Ctrl-C another close closes the connections that are left, as a `with` block does."""
-    connections = [psycopg2.connect(dsn, connection_factory=InterruptedOnce) for dsn in dsns[:3]]
-    with suppress(KeyboardInterrupt), ParallelConnection(connections) as pdb:
-        pdb.cursor().execute("select 1")
-    assert InterruptedOnce.was_interrupted
-    assert all(connection.closed for connection in connections)
-
-
-def test_interrupted_putconn(dsns: list[str]) -> None:
-    """After Ctrl-C another putconn gives back the connections that are left."""
-
-    class InterruptedPool(psycopg2.pool.SimpleConnectionPool):
-        was_interrupted = False
-
-        def putconn(self, *args: Any, **kwargs: Any) -> None:
-            if not InterruptedPool.was_interrupted:
-                InterruptedPool.was_interrupted = True
-                raise KeyboardInterrupt
-            super().putconn(*args, **kwargs)
-
-    pools = [InterruptedPool(1, 1, dsn) for dsn in dsns[:3]]
-    pdb = ParallelConnection([pool.getconn() for pool in pools])
-    with pytest.raises(KeyboardInterrupt):
-        pdb.putconn(pools)
-    pdb.putconn(pools)
-    for pool in pools:
-        pool.putconn(pool.getconn())  # of one connection, which is there
-        pool.closeall()
-
-
-@pytest.mark.usefixtures("not_inserted")
-def test_commit_and_rollback(connect_shards: Open, dsns: list[str]) -> None:
-    """They do it on all connections."""
-    pdb = connect_shards("psycopg")
-    cursor = pdb.cursor()
-    cursor.execute(INSERT)
-    pdb.rollback()
-    cursor.execute(INSERT)
-    cursor.execute(INSERT)
-    assert inserted(dsns) == 0
-    pdb.commit()
-    assert inserted(dsns) == 20
 
 
 AUTOCOMMIT: dict[str, Callable[[str, Path], Any]] = {
