@@ -12,9 +12,10 @@ if directory not in sys.path:
 is_collecting = gc.isenabled()
 gc.disable()  # looking for garbage would take 6 % of the time of these imports,
 try:
-    import pmpp, psycopg, psycopg_c.pq  # without which psycopg would do with its slow self
+    import pmpp, psycopg
     strangers = [m.__file__ for m in (pmpp, psycopg) if not m.__file__.startswith(directory + "/")]
     if not strangers:
+        import psycopg_c.pq  # without which psycopg would do with its slow self
         from pmpp import server
 except ImportError as ex:
     plpy.error(f"the Python package of pmpp @VERSION@ cannot be loaded: {ex}", sqlstate="58P01",
