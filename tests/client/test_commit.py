@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator
-from contextlib import suppress
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import Any, Literal
 
+import psycopg
+import psycopg2
 import pytest
 from client_shards import (
     DIVISION_BY_ZERO,
@@ -19,6 +22,8 @@ from client_shards import (
     on_each_postgres,
     view,
 )
+from cluster import Cluster
+from helpers import eventually, wait_until
 from pmpp import InterfaceError, ParallelConnection
 
 
@@ -61,43 +66,97 @@ def test_commit_after_a_cancel(connect_shards: Open, dsns: list[str], driver: st
     with suppress(ZeroDivisionError), pdb.cursor(name="c") as ahead:
         ahead.execute("select * from v").fetchmany(100)
         raise ZeroDivisionError
-    with pytest.raises(InterfaceError, match="was aborted by a failure or a cancel") as caught:
+    with pytest.raises(InterfaceError, match="was ended by a failure or a cancel") as caught:
         pdb.commit()
     assert "dbname=shard7" in caught.value.__notes__[0]
     pdb.rollback()
     assert cursor.execute(ROWS + " where n = -1").fetchall() == []
 
 
+ENDLESS = "with recursive c(n) as (select 1 union all select n + 1 from c)"
+
+
 def test_commit_after_an_interrupted_insert() -> None:
-    """SQLite has rolled back then, and has nothing to commit."""
-    endless = "with recursive c(n) as (select 1 union all select n + 1 from c)"
+    """SQLite has rolled back then what was done before, whatever is done after it."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
     with ParallelConnection([connection]) as pdb:
         cursor = pdb.cursor().execute("create table t (n int)")
         cursor.execute("insert into t values (1)")
         with pytest.raises(TimeoutError):
-            cursor.execute(f"{endless} insert into t select n from c", timeout=0.2)
-        with pytest.raises(InterfaceError, match="was aborted by a failure or a cancel"):
+            cursor.execute(f"{ENDLESS} insert into t select n from c", timeout=0.2)
+        cursor.execute("insert into t values (2)")
+        with pytest.raises(InterfaceError, match="was ended by a failure or a cancel"):
             pdb.commit()
         pdb.rollback()
+        assert cursor.execute("select n from t").fetchall() == []
+
+
+@pytest.mark.parametrize("isolation_level", ["DEFERRED", None])
+def test_commit_after_an_interrupted_select(
+    isolation_level: Literal["DEFERRED"] | None,
+) -> None:
+    """SQLite keeps what was done before, so it can be committed."""
+    connection = sqlite3.connect(
+        ":memory:", check_same_thread=False, isolation_level=isolation_level
+    )
+    with ParallelConnection([connection]) as pdb:
+        cursor = pdb.cursor().execute("create table t (n int)")
+        cursor.execute("insert into t values (1)")
+        with pytest.raises(TimeoutError):
+            cursor.execute(f"{ENDLESS} select count(*) from c", timeout=0.2)
+        pdb.commit()
+        pdb.rollback()
+        assert cursor.execute("select n from t").fetchall() == [(1,)]
 
 
 @pytest.mark.usefixtures("not_inserted")
 @on_each_postgres
-def test_loop_that_is_left(connect_shards: Open, dsns: list[str], driver: str) -> None:
+def test_commit_after_a_loss(connect_shards: Open, dsns: list[str], driver: str) -> None:
+    """If a connection is lost, the others commit nothing either."""
+    pdb = connect_shards(driver, prepare=view({7: "select pg_terminate_backend(pg_backend_pid())"}))
+    cursor = pdb.cursor()
+    cursor.execute(INSERT)
+    with pytest.raises((psycopg.Error, psycopg2.Error)):
+        cursor.execute("select * from v")
+    with pytest.raises(InterfaceError, match="was ended by a failure or a cancel"):
+        pdb.commit()
+    pdb.close()
+    assert inserted(dsns) == 0
+
+
+@pytest.mark.usefixtures("not_inserted")
+@on_each_postgres
+def test_loop_that_is_left(
+    cluster: Cluster, connect_shards: Open, dsns: list[str], driver: str
+) -> None:
     """A generator that is closed while rows are fetched ahead has not failed: all is kept."""
-    pdb = connect_shards(driver, prepare=view({}, "select 1 union all select 2 from pg_sleep(0.5)"))
+    second_row = "select 1 union all select 2 from pg_advisory_xact_lock_shared(1)"
+    pdb = connect_shards(driver, prepare=view({}, second_row))
     pdb.cursor().execute(INSERT)
+    cursor = pdb.cursor(name="c")
 
     def rows() -> Generator[Any]:
-        with pdb.cursor(name="c") as cursor:
+        with cursor:
             cursor.execute("select * from v")
             while row := cursor.fetchone():
                 yield row
 
-    some = rows()
-    for _ in dsns:
-        assert next(some) == (1,)
-    some.close()
+    with ExitStack() as stack:
+        locks = [stack.enter_context(psycopg.connect(dsn)) for dsn in dsns]
+        for lock in locks:
+            lock.execute("select pg_advisory_xact_lock(1)")
+        some = rows()
+        for _ in dsns:
+            assert next(some) == (1,)
+        eventually(cluster, f"(select count(*) from pg_locks where not granted) = {len(dsns)}")
+
+        def unlock() -> None:
+            wait_until(lambda: cursor.closed, "the generator closes the cursor")
+            for lock in locks:
+                lock.rollback()
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(unlock)
+            some.close()
     pdb.commit()
     assert inserted(dsns) == len(dsns)

@@ -34,7 +34,7 @@ def test_parameters_of_a_superuser_are_taken_as_they_are() -> None:
         ("postgresql://me:secret@db:5433/shop", "host=db port=5433 dbname=shop"),
         ("host=a,b dbname=shop", "host=a,b dbname=shop"),
         ("user=me password=secret", "the default host"),
-        ("host='x pw=secret'", "the default host"),
+        ("host='x a=b'", "the default host"),
         ("host=@db,::1,@socket port=5433", "port=5433"),
     ],
 )
@@ -69,6 +69,11 @@ def test_part_of_a_password_is_not_taken_for_a_host(text: str) -> None:
         ("user='me password=secret'", "user"),
         ("options='-c statement_timeout=5;password=secret'", "options"),
         ("host=a,me:secret@db", "host"),
+        ("dbname=shop?password=secret", "dbname"),
+        ("port=5432/pw=secret", "port"),
+        ("user=u|pass=secret", "user"),
+        ("sslmode=prefer,passwd=secret", "sslmode"),
+        ("host=localhost;pwd=secret", "host"),
         ("dbname='postgresql://me:secret@db/shop'", "dbname"),
     ],
 )
@@ -82,10 +87,31 @@ def test_password_in_another_parameter_is_not_shown(text: str, keyword: str) -> 
     assert "separated by spaces" in str(raised.value.hint)
 
 
-def test_a_word_like_password_is_no_password() -> None:
-    """Names that only contain the word are taken as they are."""
-    text = "dbname=password_store options='-c app.password=x -c app.url=me:you@there'"
-    assert from_string("item 1", text, SUPERUSER).params["dbname"] == "password_store"
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("dbname", "password_store"),
+        ("options", "-c app.password=x -c app.url=me:you@there"),
+        ("application_name", "celery:w1@node2"),
+        ("user", r"DOM:alice@corp"),
+        ("sslcert", "/etc/a:b@c.pem"),
+        ("host", "::1,@socket"),
+        ("host", "/tmp/a:b@c"),
+        ("options", ":" * 1_000_000),  # in no time
+        ("host", "x" * 1_000_000),
+    ],
+)
+def test_what_only_looks_like_a_password(keyword: str, value: str) -> None:
+    """Other values are taken as they are."""
+    target = from_string("item 1", f"{keyword}='{value}'", SUPERUSER)
+    assert target.params[keyword] == value
+
+
+def test_port_that_is_none() -> None:
+    """It is refused without being shown: it may be a part of a URI that is not written right."""
+    with pytest.raises(PmppError, match=r"^item 1: port must be a number, or one for each host$"):
+        from_string("item 1", "postgresql://localhost:5432:secret/db", SUPERUSER)
+    assert from_string("item 1", "host=a,b port=1,2", SUPERUSER).label == "host=a,b port=1,2"
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE
 Parameters = dict[str, str | int | None]
 
 
-class _PasswordRefused(OperationalError):
-    """A connection that was not let in after a password was sent."""
+class _RefusedAfterPassword(OperationalError):
+    """A connection that was not let in after a password was sent, wrong or not."""
 
 
 def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> Steps[abc.PGconn]:
@@ -47,8 +47,8 @@ def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> 
             failures.append(f"{host} did not answer within {params['connect_timeout']} s")
         except OperationalError as ex:
             failures.append(str(ex))
-            sent_password = isinstance(ex, _PasswordRefused)
-            if sent_password:  # as libpq does; others might count it as a further wrong password
+            sent_password = isinstance(ex, _RefusedAfterPassword)
+            if sent_password:  # it may be wrong: not to be sent again, as libpq has it
                 break
         else:
             _check_password(where, target, pgconn)
@@ -91,7 +91,7 @@ def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[a
 def _failure(pgconn: abc.PGconn) -> OperationalError:
     """Return why a connection was not made."""
     was_let_in = pgconn.parameter_status(b"server_version")  # but is not what was asked for
-    kind = _PasswordRefused if pgconn.used_password and not was_let_in else OperationalError
+    kind = _RefusedAfterPassword if pgconn.used_password and not was_let_in else OperationalError
     return kind(pgconn.get_error_message())
 
 

@@ -74,7 +74,10 @@ NO_FILE = "/dev/null/none"
 
 _WORD = re.compile(r"\w[\w$-]*")
 # In a value of another parameter: what libpq says of the value, or the remote, would show it.
-_PASSWORD_IN_VALUE = re.compile(r"(^|[;,&\s])\w*password\s*=|^[^=]*:[^=@,]*@", re.IGNORECASE)
+# Not in the names of settings in `options`, which have a dot.
+_PASSWORD = re.compile(r"(?<![\w.])\w*(?:pass(?:word|wd)?|pwd?)\s*=", re.IGNORECASE)
+_USER_AND_PASSWORD = re.compile(r"(?:\w+://)?[^:@/=]*:[^@,]*@")
+_PORT = re.compile(r"[\d,\s]*", re.ASCII)
 _MISREAD_URI = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^?]*/[^?]*@)")
 
 
@@ -222,13 +225,26 @@ def _parse(where: str, text: str) -> dict[str, str]:
         raise unknown_connection(where, text) from None
     params = {o.keyword.decode(): o.val.decode() for o in options if o.val is not None}
     for keyword, value in params.items():
-        if keyword not in ("password", "sslpassword") and _PASSWORD_IN_VALUE.search(value):
+        if _may_show_password(keyword, value):
             raise PmppError(
                 f"{where}: connection parameter {keyword} seems to contain a password",
                 sqlstate=errors.INVALID_PARAMETER_VALUE,
                 hint="In a connection string, parameters are separated by spaces.",
             )
+    if not _PORT.fullmatch(params.get("port", "")):
+        raise PmppError(
+            f"{where}: port must be a number, or one for each host",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+        )
     return params
+
+
+def _may_show_password(keyword: str, value: str) -> bool:
+    """Return True if a parameter's value looks as if a password had become a part of it."""
+    if keyword in ("password", "sslpassword"):
+        return False
+    is_place = keyword in ("host", "hostaddr", "dbname")
+    return bool(_PASSWORD.search(value) or (is_place and _USER_AND_PASSWORD.match(value)))
 
 
 def _require_password(where: str, label: str, params: Mapping[str, str]) -> None:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from psycopg import ConnectionInfo, NotSupportedError
 from psycopg.pq import abc
 
-# Of these, Python takes some characters for others than PostgreSQL does.
-_INEXACT = frozenset([b"BIG5", b"EUC_JIS_2004", b"EUC_JP", b"SHIFT_JIS_2004", b"SJIS"])
+# Of these, Python takes some characters for others than PostgreSQL does, or lacks them.
+_INEXACT = frozenset(
+    [
+        b"BIG5",
+        b"EUC_JIS_2004",
+        b"EUC_JP",
+        b"EUC_KR",
+        b"GBK",
+        b"JOHAB",
+        b"SHIFT_JIS_2004",
+        b"SJIS",
+        b"UHC",
+    ]
+)
 
 
 def client_encoding(pgconn: abc.PGconn) -> bytes:

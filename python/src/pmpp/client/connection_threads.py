@@ -27,6 +27,7 @@ from .dbapi import (
     InterfaceError,
     add_note,
     cure,
+    in_transaction,
     was_cancelled,
 )
 from .interrupt import Cancels, cut
@@ -47,6 +48,7 @@ class Lane:
     Attributes:
         untold: the failure of a call whose outcome nobody has asked for yet.
         cancelled: whether a call was cancelled while it ran, since the last rollback.
+        has_lost_work: whether a failed call has ended its transaction, since the last rollback.
     """
 
     def __init__(self, connection: Connection, source: int | str, label: str) -> None:
@@ -57,6 +59,7 @@ class Lane:
         self.running: Call | None = None
         self.untold: BaseException | None = None
         self.cancelled = False
+        self.has_lost_work = False
 
 
 class Call:
@@ -75,11 +78,14 @@ class Call:
 
     def run(self) -> None:
         """Call the function, keep what it returns or raises."""
+        connection, untold = self.lane.connection, self.lane.untold
+        was_in_transaction = in_transaction(connection)
         try:
             self.result = self._function()
         except BaseException as error:
             self.error = error
-            untold = self.lane.untold
+            if was_in_transaction and not in_transaction(connection):
+                self.lane.has_lost_work = True
             if error is untold:
                 return
             note = f"on {self.lane.label}"
@@ -157,17 +163,20 @@ class Threads:
         self._own = frozenset(thread.ident for thread in self._threads)
 
     @property
-    def is_forked(self) -> bool:
-        """True in a process that was forked from that of these threads."""
-        return os.getpid() != self._process
+    def are_gone(self) -> bool:
+        """True in a process that was forked from theirs, and when the interpreter ends.
 
-    def may_wait(self) -> bool:
-        """Return False where waiting for these threads would never end.
-
-        That is in one of them, where the garbage collector may call anything, and when the
-        interpreter ends, which has stopped them.
+        They have stopped then, wherever they were: locks may stay locked, also those of drivers.
         """
-        return not (get_ident() in self._own or sys.is_finalizing())
+        return os.getpid() != self._process or sys.is_finalizing()
+
+    @property
+    def include_caller(self) -> bool:
+        """True if asked in one of these threads, where the garbage collector may call anything.
+
+        Waiting for them would never end there.
+        """
+        return get_ident() in self._own
 
     def submit(self, call: Call) -> None:
         """Have a call run after those already made on its connection.
@@ -175,7 +184,7 @@ class Threads:
         Raises:
             InterfaceError: if the threads have ended.
         """
-        self.require_same_process()
+        self.require()
         with self._lock:
             call.lane.waiting.append(call)
             self._busy.add(call.lane)
@@ -187,12 +196,12 @@ class Threads:
     def stop(self, calls: Iterable[Call] | None = None) -> None:
         """Drop calls that wait, cancel those that run, and wait until these have ended.
 
-        Where nobody may wait, those that run go on.
+        In one of these threads, those that run go on.
 
         Args:
             calls: the calls, or None for all that there are.
         """
-        self.require_same_process()
+        self.require()
         with self._lock:
             if calls is None:
                 calls = [
@@ -203,7 +212,7 @@ class Threads:
                 if call in call.lane.waiting:
                     call.lane.waiting.remove(call)
                     call.drop()
-            if self.may_wait():
+            if not self.include_caller:
                 self._end_running(calls)
 
     def _end_running(self, calls: Sequence[Call]) -> None:
@@ -232,14 +241,16 @@ class Threads:
         for _ in self._threads:
             self._ready.put(None)  # too many do no harm, after Ctrl-C in here
         self._dismiss.detach()
-        if self.may_wait():
+        if not self.include_caller:
             for thread in self._threads:
                 thread.join()
 
-    def require_same_process(self) -> None:
-        """Raise an InterfaceError in a forked process."""
-        if self.is_forked:
-            raise InterfaceError("a ParallelConnection cannot be used in a forked process")
+    def require(self) -> None:
+        """Raise an InterfaceError if the threads are gone."""
+        if self.are_gone:
+            raise InterfaceError(
+                "a ParallelConnection cannot be used in a forked process, nor when Python ends"
+            )
 
 
 def _work(
@@ -269,10 +280,10 @@ def _work(
 def _dismiss(
     process: int, busy: set[Lane], lock: RLock, ready: SimpleQueue[Lane | None], count: int
 ) -> None:
-    """End the threads, and what they do, for which nobody waits; but not from a forked process."""
+    """End the threads, and what they do, for which nobody waits, unless they are gone."""
     for _ in range(count):
         ready.put(None)
-    if os.getpid() == process:
+    if os.getpid() == process and not sys.is_finalizing():
         with lock:
             for lane in busy:
                 lane.waiting.clear()

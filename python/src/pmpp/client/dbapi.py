@@ -16,7 +16,7 @@ T = TypeVar("T")
 QUERY_CANCELED = "57014"
 IN_FAILED_TRANSACTION = "25P02"
 
-_IN_ERROR = 3  # of libpq's PGTransactionStatusType
+_IN_ERROR, _UNKNOWN = 3, 4  # of libpq's PGTransactionStatusType
 
 
 class InterfaceError(PmppError):
@@ -81,19 +81,24 @@ def describe(connection: Connection) -> str:
     return place or f"{kind.__module__}.{kind.__qualname__}"
 
 
-def would_lose_work(connection: Connection, was_cancelled: bool) -> bool:
-    """Return True if the driver's commit would roll back, or has nothing left to commit.
+def in_transaction(connection: Connection) -> object:
+    """Return what sqlite3 tells of that, false if there is none; other drivers tell nothing."""
+    return getattr(connection, "in_transaction", None)
 
-    Args:
-        connection: the connection.
-        was_cancelled: whether a call on it was cancelled in this transaction.
-    """
+
+def would_not_commit(connection: Connection) -> bool:
+    """Return True if psycopg 3 or psycopg2 would roll back, or has lost the connection."""
     info = getattr(connection, "info", None)
-    status = getattr(info, "transaction_status", None)  # of psycopg 3 and psycopg2
-    if status is not None:
-        return bool(status == _IN_ERROR)
-    # sqlite3 rolls back when what it writes is interrupted
-    return was_cancelled and getattr(connection, "in_transaction", None) is False
+    return getattr(info, "transaction_status", None) in (_IN_ERROR, _UNKNOWN)
+
+
+def roll_back(connection: Connection) -> None:
+    """Roll back, also what has been rolled back already."""
+    is_over = in_transaction(connection) is False and getattr(connection, "autocommit", 0) is False
+    if is_over:  # sqlite3 with autocommit=False, which then neither rolls back nor begins
+        connection.cursor().execute("begin")
+    else:
+        connection.rollback()
 
 
 def stays_interrupted(connection: Connection) -> bool:
@@ -148,7 +153,9 @@ def attach(error: BaseException, others: Sequence[BaseException]) -> None:
 
 
 def finish_each(items: list[T], function: Callable[[T], Any]) -> None:
-    """Call a function with each item, the last one first, and remove those that are done.
+    """Call a function with each item, the last one first, and remove it.
+
+    A signal handler or another thread may do the same meanwhile.
 
     Raises:
         Exception: the first failure, with the others attached; what has failed is done too.
@@ -157,11 +164,16 @@ def finish_each(items: list[T], function: Callable[[T], Any]) -> None:
 
     def finish_last() -> None:
         try:
-            function(items[-1])
+            item = items.pop()
+        except IndexError:  # others were faster
+            return
+        try:
+            function(item)
         except Exception:
-            items.pop()
             raise
-        items.pop()
+        except BaseException:
+            items.append(item)
+            raise
 
     attempt(finish_last for _ in range(len(items)))
 

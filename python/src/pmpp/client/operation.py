@@ -56,10 +56,10 @@ class Operation:
 
         Raises:
             TimeoutError: if the time is up, even if one has ended.
-            InterfaceError: where it would wait for ever.
+            InterfaceError: in one of the threads, since it would wait for ever.
             BaseException: what the call has raised.
         """
-        if not self._threads.may_wait():
+        if self._threads.include_caller:
             raise InterfaceError("a ParallelConnection cannot be used by its own threads")
         call = None
         while call is None:

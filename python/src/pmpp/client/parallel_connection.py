@@ -10,6 +10,7 @@ Every statement runs on all of them at the same time, and the rows are the union
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
@@ -26,7 +27,8 @@ from .dbapi import (
     attempt,
     describe,
     finish_each,
-    would_lose_work,
+    roll_back,
+    would_not_commit,
 )
 from .operation import Operation
 from .parallel_cursor import ParallelCursor
@@ -73,7 +75,7 @@ class ParallelConnection:
         if max_threads is not None and max_threads < 1:
             raise ValueError(f"max_threads must be at least 1, not {max_threads}")
         self._lanes = _lanes(self._unclosed, None if names is None else tuple(names))
-        self._unreturned = list(self._lanes)
+        self._unreturned = list(enumerate(self._lanes))
         self._threads = Threads(self._lanes, min(count, max_threads or count))
         self._cursors: WeakSet[ParallelCursor] = WeakSet()
         self._cursors_lock = Lock()
@@ -132,6 +134,8 @@ class ParallelConnection:
         Raises:
             Exception: what a driver raises; the other connections are closed nevertheless.
         """
+        if sys.is_finalizing():  # which closes everything, and a driver may never answer
+            return
         self._threads.end()
         finish_each(self._unclosed, lambda connection: connection.close())
 
@@ -152,18 +156,14 @@ class ParallelConnection:
             raise ValueError(f"{len(pools)} pools for {len(self._lanes)} connections")
         self._threads.end()
         self._unclosed.clear()
-
-        def give_back(last: Lane) -> None:
-            pools[len(self._unreturned) - 1].putconn(last.connection)
-
-        finish_each(self._unreturned, give_back)
+        finish_each(self._unreturned, lambda last: pools[last[0]].putconn(last[1].connection))
 
     def __enter__(self) -> ParallelConnection:
         self._require_open()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self.closed or self._threads.is_forked:
+        if self.closed or self._threads.are_gone:
             return
         last = self.commit if error is None else self.rollback
         try:
@@ -216,9 +216,9 @@ def _require_sound(lane: Lane) -> None:
     """Make sure that what was done in the transaction can be committed."""
     if lane.untold:
         raise lane.untold
-    if would_lose_work(lane.connection, lane.cancelled):
+    if lane.has_lost_work or would_not_commit(lane.connection):
         raise InterfaceError(
-            "the transaction was aborted by a failure or a cancel: call rollback",
+            "the transaction was ended by a failure or a cancel: call rollback",
             sqlstate=IN_FAILED_TRANSACTION,
         )
 
@@ -226,4 +226,5 @@ def _require_sound(lane: Lane) -> None:
 def _roll_back(lane: Lane) -> None:
     lane.untold = None
     lane.cancelled = False
-    lane.connection.rollback()
+    roll_back(lane.connection)
+    lane.has_lost_work = False

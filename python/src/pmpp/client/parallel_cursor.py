@@ -161,7 +161,7 @@ class ParallelCursor:
             TimeoutError: as `fetchone`.
             Exception: what a driver raises.
         """
-        self._threads.require_same_process()
+        self._threads.require()
         with self._calling:
             self._require_open()
             before = self._result
@@ -249,8 +249,10 @@ class ParallelCursor:
             InterfaceError: in a process that was forked.
             Exception: what a driver raises.
         """
-        self._threads.require_same_process()
-        if not self._threads.may_wait():  # nor for a call of another thread
+        if sys.is_finalizing():
+            return
+        self._threads.require()
+        if self._threads.include_caller:  # nor wait for a call of another thread
             self._start_closing(Operation(self._threads))
             return
         with self._calling, Operation(self._threads) as operation:
@@ -277,7 +279,7 @@ class ParallelCursor:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self.closed or self._threads.is_forked:
+        if self.closed or self._threads.are_gone:
             return
         if error is None or isinstance(error, GeneratorExit):  # a loop that was left is no failure
             self.close()
@@ -299,7 +301,7 @@ class ParallelCursor:
             raise ValueError(
                 f"timeout must be more than 0 and at most {TIMEOUT_MAX:.0f} seconds, not {timeout}"
             )
-        self._threads.require_same_process()
+        self._threads.require()
         with self._calling:
             self._require_open()
             self._timeout = timeout
@@ -319,7 +321,7 @@ class ParallelCursor:
             count = min(index(count), sys.maxsize)
             if count < 0:
                 raise ValueError(f"the number of rows must be at least 0, not {count}")
-        self._threads.require_same_process()
+        self._threads.require()
         with self._calling:
             self._require_open()
             self._result.require_rows()
