@@ -259,6 +259,20 @@ def test_assignment(db: psycopg.Connection, here: str, wanted: str) -> None:
         assert db.execute(call, [here, query]).fetchall() == expected, query
 
 
+def test_type_of_a_stranger(db: psycopg.Connection, here: str) -> None:
+    """A type that is not PostgreSQL's own is read from its text: its number means nothing here."""
+    db.execute(
+        """
+        create type strange as enum ('1');
+        create function strange_to_int(strange) returns int language sql as 'select 42';
+        create cast (strange as int) with function strange_to_int(strange) as assignment
+        """
+    )
+    call = "select * from pmpp.distribute(null::int, %s, array['select ''1''::strange'], result_format => %s)"
+    for result_format in ("text", "binary"):
+        assert db.execute(call, [here, result_format]).fetchall() == [(1,)]
+
+
 def test_binary_cursor(values: psycopg.Connection, there: str) -> None:
     """What comes in binary unasked is read, or refused in words."""
     call = (

@@ -114,6 +114,22 @@ def test_call_as_a_whole(db: psycopg.Connection, socket: str, here: str) -> None
     assert most(db, 1, broken, lost, {"connection": here}, unset, broken) == (6, 1)
 
 
+@pytest.mark.usefixtures("socket")
+def test_files_that_a_process_may_open(db: psycopg.Connection, here: str) -> None:
+    """A call opens no more connections than leave the server process files to work with."""
+    db.execute(
+        """
+        create function may_open(files int) returns void language plpython3u as $$
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+        $$
+        """
+    )
+    db.execute("select may_open(240)")
+    many = {"connection": here, "num_workers": 100, "queries": ["select meet(80)"] * 100}
+    assert most(db, 80, many) == (100, 80)
+
+
 def test_who_may_write_it(
     db: psycopg.Connection, connect: Callable[..., psycopg.Connection], new_role: Callable[..., str]
 ) -> None:

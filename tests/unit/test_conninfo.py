@@ -107,6 +107,16 @@ def test_what_only_looks_like_a_password(keyword: str, value: str) -> None:
     assert target.params[keyword] == value
 
 
+@pytest.mark.parametrize(
+    "text", ["connect_timeout=" + "9" * 400, "postgresql://localhost/%ff", "connect_timeout=soon"]
+)
+def test_what_cannot_be_read(text: str) -> None:
+    """It is refused in words."""
+    with pytest.raises(PmppError, match=r"^item 1: conne") as raised:
+        from_string("item 1", text, SUPERUSER)
+    assert raised.value.sqlstate == "22023"
+
+
 def test_port_that_is_none() -> None:
     """It is refused without being shown: it may be a part of a URI that is not written right."""
     with pytest.raises(PmppError, match=r"^item 1: port must be a number, or one for each host$"):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+
+import pytest
 from pmpp.conninfo import Target
+from pmpp.errors import PmppError
 from pmpp.places import Places
 
 
 def target(*names: str) -> Target:
     return Target("label", names, {}, must_use_password=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other test has taken places of this process."""
+    monkeypatch.setattr("pmpp.places._open_in_process", 0)
 
 
 def count(places: Places, item: int) -> int:
@@ -49,3 +60,35 @@ def test_star_limits_each_of_those_without_a_limit() -> None:
         {"*": 2, "a": 3}, None, {1: target("a"), 2: target("b"), 3: target("c"), 4: target()}
     )
     assert [count(places, n) for n in (1, 2, 3, 4)] == [3, 2, 2, 2]
+
+
+def test_star_is_not_evaded_by_further_names() -> None:
+    """What leads to one host, under whatever further names, shares its places."""
+    targets = {1: target("a"), 2: target("x", "a"), 3: target("y", "a"), 4: target("a", "a")}
+    places = Places({"*": 2}, None, targets)
+    assert [count(places, n) for n in (2, 3, 4, 1)] == [2, 0, 0, 0]
+
+
+@pytest.fixture
+def files() -> Iterator[int]:
+    """This process may open so many files."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, before[1]))
+    yield 60
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_all_calls_of_a_process(files: int) -> None:
+    """Together they have a third of the files that it may open; one that has none is told."""
+    first, second, third = (Places({}, None, {1: target("a")}) for _ in range(3))
+    assert count(first, 1) == files // 3
+    with pytest.raises(PmppError, match="too many connections open"):
+        second.take(1)
+    for _ in range(5):
+        first.give_back(1)
+    assert count(second, 1) == 5
+    first.close()
+    assert count(second, 1) == files // 3 - 5
+    second.close()
+    assert count(third, 1) == files // 3
+    third.close()

@@ -14,6 +14,8 @@ from .errors import PmppError
 from .rows import Batch, ColumnCast, Reader, Write, unreadable
 from .workqueue import Task
 
+FIRST_OWN_OID = 10000  # of those that a server gives to types itself; those before are the same
+
 
 class Columns:
     """The columns that a call returns, as far as they are known beforehand.
@@ -110,6 +112,11 @@ class Columns:
         casts = {}
         for index, wanted in enumerate(self._types):
             came = result.ftype(index)
-            if came != wanted and (cast := self._assignment_cast(came, wanted)):
+            # other oids stand for other types here, with casts that strangers may have written
+            if (
+                came < FIRST_OWN_OID
+                and came != wanted
+                and (cast := self._assignment_cast(came, wanted))
+            ):
                 casts[index] = cast
         return casts

@@ -220,10 +220,10 @@ def _parse(where: str, text: str) -> dict[str, str]:
         )
     try:
         options = Conninfo.parse(text.encode())
-    except OperationalError:
+        params = {o.keyword.decode(): o.val.decode() for o in options if o.val is not None}
+    except (OperationalError, UnicodeDecodeError):
         # libpq's message quotes the string, which may hold a password.
         raise unknown_connection(where, text) from None
-    params = {o.keyword.decode(): o.val.decode() for o in options if o.val is not None}
     for keyword, value in params.items():
         if _may_show_password(keyword, value):
             raise PmppError(
@@ -267,7 +267,7 @@ def _target(
     must_use_password: bool,
 ) -> Target:
     full = {**DEFAULTS, "application_name": f"pmpp {caller.pid} {where}", **params}
-    if not re.fullmatch(r"\s*-?\d+\s*", full["connect_timeout"], re.ASCII):
+    if not re.fullmatch(r"\s*-?\d{1,9}\s*", full["connect_timeout"], re.ASCII):
         raise PmppError(
             f"{where}: connect_timeout must be an integer, not {full['connect_timeout']}",
             sqlstate=errors.INVALID_PARAMETER_VALUE,

@@ -32,7 +32,7 @@ def ask_cpus(session: Session) -> Steps[int]:
         raise PmppError(f"{problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint) from None
     if [(result.ntuples, result.nfields) for result, _ in answers] == [(1, 1)]:
         value = answers[0].result.get_value(0, 0)
-        if value and value.isdigit() and 1 <= int(value) <= MOST_CPUS:
+        if value and value.isdigit() and len(value) < 10 and 1 <= int(value) <= MOST_CPUS:
             return int(value)
     raise PmppError(
         f"{problem}: no usable answer from pmpp.num_cpus()",

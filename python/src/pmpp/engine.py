@@ -121,6 +121,7 @@ class Engine:
             raise
         finally:
             self._loop.close()
+            self._places.close()
 
     def go_on(self) -> None:
         """Take a turn without waiting, if little is undelivered.
