@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from pmpp import rows
-from pmpp.rows import BINARY_TYPES, array_literal, as_columns, as_rows, composite_literal
+from pmpp.errors import PmppError
+from pmpp.rows import BINARY_TYPES, Write, array_literal, as_columns, as_rows, composite_literal
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,13 @@ def test_composite_literal(values: tuple[str | None, ...], expected: str) -> Non
 def test_array_literal(values: tuple[str | None, ...], expected: str) -> None:
     """NULL, "NULL" and the empty string differ, whatever marks the values have in them."""
     assert array_literal(values) == expected
+
+
+@pytest.mark.parametrize("write", [as_rows, as_columns])
+def test_nul(write: Write) -> None:
+    """What PL/Python would cut off is refused."""
+    with pytest.raises(PmppError, match="a value contains a NUL character"):
+        write([("a", None), ("b\0c", "d")])
 
 
 @pytest.mark.parametrize("mark", ["\x1c", "\x1d", "\x1e", "x"])

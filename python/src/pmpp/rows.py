@@ -172,6 +172,7 @@ def as_rows(rows: Sequence[Values]) -> list[Batch]:
         nulls = sum(row.count(None) for row in rows)
         joined = [NEXT_VALUE.join([NULL if v is None else v for v in row]) for row in rows]
     text = NEXT_ROW.join(joined)
+    _refuse_nul(text)
     marks = len(rows) * (len(rows[0]) - 1), len(rows) - 1, nulls
     if (text.count(NEXT_VALUE), text.count(NEXT_ROW), text.count(NULL)) != marks:
         return [[composite_literal(row) for row in rows]]
@@ -189,6 +190,7 @@ def array_literal(values: Values) -> str:
         nulls = values.count(None)
         marked = [NULL if v is None else v for v in values]
         text = "".join(marked)
+    _refuse_nul(text)
     needs_escape = '"' in text or "\\" in text
     if (needs_escape and NEXT_VALUE in text) or (nulls and text.count(NULL) != nulls):
         return "{" + ",".join("NULL" if v is None else f'"{_escape(v)}"' for v in values) + "}"
@@ -204,6 +206,16 @@ def composite_literal(values: Values) -> str:
     return "(" + ",".join("" if v is None else f'"{_escape(v)}"' for v in values) + ")"
 
 
+def _refuse_nul(text: str) -> None:
+    """Raise a PmppError for what no PostgreSQL sends, and PL/Python would cut off."""
+    if "\0" in text:
+        raise PmppError(
+            "a value contains a NUL character",
+            sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
+            hint="PostgreSQL has no such text. Have the query return something else.",
+        )
+
+
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
@@ -211,6 +223,7 @@ def _escape(text: str) -> str:
 def _cast(rows: Sequence[Values], casts: Mapping[int, ColumnCast]) -> Sequence[Values]:
     columns: list[Values] = list(zip(*rows, strict=True))
     for index, cast in casts.items():
+        _refuse_nul("".join(filter(None, columns[index])))
         columns[index] = cast(columns[index])
     return list(zip(*columns, strict=True))
 
