@@ -125,7 +125,7 @@ class Loop:
             self._seen_of_favourite = received
 
     def _unpark(self) -> None:
-        """Let all connections receive again when the one that was preferred is done."""
+        """Let all connections receive again when none is preferred any more."""
         if self._favourite is None and self._parked:
             parked, self._parked = self._parked, {}
             for worker, wait in parked.items():

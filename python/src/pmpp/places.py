@@ -30,6 +30,7 @@ class Places:
     def __init__(
         self, limits: Mapping[str, int], total: int | None, targets: Mapping[int, Target]
     ) -> None:
+        # less than 0 if there is no limit
         self._most_in_process = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3
         self._taken = 0
         self._free: dict[tuple[str, ...], int] = {}

@@ -293,7 +293,7 @@ def _shown(plpy: Any, call: _Call, ex: Exception) -> Exception:
     call.failure = error
     _remember(call)
     text = error.message
-    if call.is_iterated and error.detail:  # without a front nothing else of it will be seen
+    if call.is_iterated and error.detail:  # all that is seen, unless there is a front
         text += f"\n{error.detail}"
     # PL/Python starts the message with the name of the class: "pmpp: ..."
     shown: Exception = type("pmpp", (plpy.Error,), {"__module__": "__main__"})(text)

@@ -121,7 +121,8 @@ def was_cancelled(error: BaseException) -> bool:
 def share_limit(error: BaseException | None, first: BaseException) -> bool:
     """Return True if two calls have run into the same limit of their servers.
 
-    A statement_timeout has the SQLSTATE of a cancel, and only its message tells it from one.
+    A statement_timeout has the SQLSTATE of a cancel, and only its message tells it from one: in
+    English, while in other languages a cancel by somebody else is taken for a limit.
     """
     if error is None or not (was_cancelled(error) and was_cancelled(first)):
         return False
