@@ -81,17 +81,36 @@ build/venv.place: FORCE | build
 
 FORCE:
 
-# psycopg[c] is compiled here, on the libpq that the server uses too: about a minute, once. It asks
-# the first pg_config on the PATH where that is. pip's cache may have one compiled on another libpq.
+# LIBPQ=wheel: psycopg's wheel, which contains libpq and OpenSSL. LIBPQ=system: psycopg compiled on
+# the libpq whose pg_config comes first on this PATH.
+LIBPQ ?= wheel
 LIBPQ_PATH := $(if $(wildcard $(includedir)/libpq-fe.h),$(bindir):)$(PATH)
+PSYCOPG := build/psycopg-$(LIBPQ).done
+PIP_INSTALL = build/venv/bin/pip install --quiet --require-hashes --no-compile
 
-build/psycopg.done: python/server-requirements.txt | build/venv/bin/pip
-	rm -rf build/package
-	PATH='$(LIBPQ_PATH)' build/venv/bin/pip install --quiet --no-cache-dir --no-compile --target build/package --requirement $<
+# Both ways put psycopg into the same directory, so making one undoes the other.
+$(PSYCOPG): python/libpq-$(LIBPQ).txt python/server-requirements.txt python/build-requirements.txt | build/venv/bin/pip
+	rm -rf build/package build/psycopg-*.done
+	$(MAKE) psycopg-$(LIBPQ)
 	$(COMPILE) build/package
 	touch $@
 
-build/package.done: build/psycopg.done $(PYTHON_SOURCES)
+.PHONY: psycopg-wheel psycopg-system
+psycopg-wheel: ## the part of all that fetches psycopg with its own libpq
+	$(PIP_INSTALL) --only-binary :all: --target build/package --requirement python/libpq-wheel.txt
+
+# Without pip's cache, which may have psycopg compiled on another libpq.
+psycopg-system: ## the part of all that compiles psycopg on the libpq of the system
+	@PATH='$(LIBPQ_PATH)' pg_config --version | awk -v least=17 '$$2 + 0 < least { \
+	    print "LIBPQ=system needs libpq " least " or later, and the libpq here is of " $$0 ": use LIBPQ=wheel"; exit 1 }' >&2
+	$(PIP_INSTALL) --only-binary :all: --requirement python/build-requirements.txt
+	PATH='$(LIBPQ_PATH)' $(PIP_INSTALL) --no-cache-dir --no-build-isolation --target build/package --requirement python/libpq-system.txt
+
+python/libpq-$(LIBPQ).txt:
+	@echo "LIBPQ must be wheel or system, not $(LIBPQ)" >&2
+	@exit 1
+
+build/package.done: $(PSYCOPG) $(PYTHON_SOURCES)
 	rm -rf build/package/pmpp
 	mkdir build/package/pmpp
 	cp $(PYTHON_SOURCES) build/package/pmpp

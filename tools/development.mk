@@ -14,7 +14,6 @@ run-tests: checkver lint unit build/remotes.done ## the part of test after the i
 	tools/cluster.py $(PG_CONFIG) -- $(MAKE) installcheck
 	build/venv/bin/pytest tests/server tests/engine tests/client
 	build/venv/bin/pytest tests/reach
-	PYTHONPATH=build/package build/venv/bin/pytest tests/engine
 	build/venv/bin/pytest tests/packaging
 	if test -e /usr/lib/postgresql/$(MAJORVERSION)/bin/pg_config && command -v dpkg >/dev/null; then $(MAKE) deb; fi
 
@@ -81,12 +80,12 @@ deb: build/venv.done ## make a Debian package of what is committed, in build/, a
 
 .PHONY: dev
 
-# psycopg[binary], whose libpq is newer than the server's, and test tools.
 dev: build/venv.done ## make a development environment, build/venv
 
 # pgxnclient comes without pip's cache: its wheel names the Python it was built with, and that may be
 # of a directory that is gone.
-build/venv.done: python/pyproject.toml python/test-requirements.txt build/venv.place | build/venv/bin/pip
+build/venv.done: python/pyproject.toml $(wildcard python/*.txt) build/venv.place | build/venv/bin/pip
+	$(PIP_INSTALL) --only-binary :all: --requirement python/libpq-wheel.txt
 	build/venv/bin/pip install --quiet --no-cache-dir pgxnclient
 	build/venv/bin/pip install --quiet --editable 'python[test]'
 	touch $@

@@ -9,19 +9,29 @@ import gc, sys
 directory = f"{row['setting']}/pmpp/@VERSION@"
 if directory not in sys.path:
     sys.path.insert(0, directory)
+
+def is_of_others(name):
+    module = sys.modules.get(name)
+    return module and not module.__file__.startswith(directory + "/")
+
+# The garbage collector would take 6 % of the time of these imports.
 is_collecting = gc.isenabled()
-gc.disable()  # looking for garbage would take 6 % of the time of these imports,
+gc.disable()
 try:
-    import pmpp, psycopg
-    strangers = [m.__file__ for m in (pmpp, psycopg) if not m.__file__.startswith(directory + "/")]
+    import pmpp
+    strangers = [sys.modules[name].__file__ for name in filter(is_of_others, ("pmpp", "psycopg"))]
     if not strangers:
-        import psycopg_c.pq  # without which psycopg would do with its slow self
+        from pmpp import errors, libpq
+        libpq.load()
         from pmpp import server
 except ImportError as ex:
     plpy.error(f"the Python package of pmpp @VERSION@ cannot be loaded: {ex}", sqlstate="58P01",
                detail=f"It is expected in {directory}.", hint="Install pmpp @VERSION@ again, or, if it was replaced by another version, ALTER EXTENSION pmpp UPDATE.")
+except errors.PmppError as ex:
+    plpy.error(ex.message, sqlstate=ex.sqlstate, detail=ex.detail, hint=ex.hint)
 finally:
-    gc.freeze()  # and 10 ms after them: what was imported is there to stay
+    # What was imported stays. Frozen, it costs later collections nothing.
+    gc.freeze()
     if is_collecting:
         gc.enable()
 if strangers:

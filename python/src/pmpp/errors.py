@@ -23,7 +23,11 @@ FEATURE_NOT_SUPPORTED = "0A000"
 PROGRAM_LIMIT_EXCEEDED = "54000"
 INVALID_BINARY_REPRESENTATION = "22P03"
 TOO_MANY_CONNECTIONS = "53300"
+OBJECT_NOT_IN_PREREQUISITE_STATE = "55000"
 INTERNAL_ERROR = "XX000"
+
+
+KEPT_LENGTH = 8192  # characters of each text of an error that outlives its call
 
 
 class PmppError(Exception):
@@ -49,6 +53,16 @@ class PmppError(Exception):
         self.sqlstate = sqlstate
         self.detail = detail
         self.hint = hint
+
+    def shortened(self) -> PmppError:
+        """Return an error like this one to keep: no text of it is longer than KEPT_LENGTH.
+
+        The new error has no traceback, which would keep the results of its query in memory.
+        """
+        message, detail, hint = (
+            text and text[:KEPT_LENGTH] for text in (self.message, self.detail, self.hint)
+        )
+        return PmppError(message or "", sqlstate=self.sqlstate, detail=detail, hint=hint)
 
 
 class ConnectError(PmppError):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from copy import copy
 
 from .errors import PmppError
 from .manifest import Item
@@ -118,7 +117,7 @@ class WorkQueue:
 
     def fail(self, task: Task, error: PmppError) -> None:
         """Count a query as failed."""
-        task.error = copy(error)  # without its traceback, which holds on to results
+        task.error = error.shortened()
         self._end(task, FAILED)
 
     def cancel(self, task: Task) -> None:
