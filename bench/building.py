@@ -27,13 +27,13 @@ def fresh_make(bench: Bench) -> Run:
 
 
 def pip_install(bench: Bench) -> Run:
-    """Have pip build and install psycopg[c] alone, without its cache as well."""
+    """Have pip install psycopg alone, without its cache as well."""
     target = bench.cluster.directory / "psycopg"
 
     def run() -> float:
         shutil.rmtree(target, ignore_errors=True)
         return _timed(TOP, "build/venv/bin/pip", "install", "--quiet", "--no-compile",
-                      "--target", target, "--requirement", "python/server-requirements.txt")  # fmt: skip
+                      "--target", target, "--requirement", "python/libpq-wheel.txt")  # fmt: skip
 
     return run
 

@@ -224,4 +224,4 @@ def _cancel(bench: Bench) -> Scenario:
 def _make(bench: Bench) -> Scenario:
     return Scenario("first `make`, without pip's cache", {
         "pmpp": building.fresh_make(bench),
-        "pip install psycopg[c]": building.pip_install(bench)}, 1.2, rounds=1)  # fmt: skip
+        "pip install psycopg[binary]": building.pip_install(bench)}, 1.2, rounds=1)  # fmt: skip

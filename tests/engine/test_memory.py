@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pmpp
 import pytest
-from psycopg import capabilities
 
 MB = 1024 * 1024
 
-# Prints the peak of its memory: idle, after one result, after ten of that size.
+# Prints the peak of its memory before and after a call.
 SCRIPT = """
 import resource, sys
 from pmpp.conninfo import Caller, from_string
@@ -24,39 +23,43 @@ from pmpp.settings import Settings
 def peak():
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
-def run(count):
-    query = "select n, n, 'number ' || n from generate_series(1, 500000) n"
-    item = Item(1, sys.argv[1], [query] * count, 1.0, 4, (), None)
-    target = from_string("item 1", item.connection, Caller("postgres", True, 42))
-    total = 0
-    row_by_row = sys.argv[2] == "row by row"
-    engine = Engine([item], [target], Settings(), {}, lambda: None, print, row_by_row=row_by_row)
-    for delivery in engine.run():
-        for batch in Reader(delivery.encoding).batches(delivery.part, as_rows):
-            total += len(batch)
-            engine.go_on()
-        del delivery
-    assert total == count * 500000
-
+connection, query, queries, workers, rows = sys.argv[1:]
+item = Item(1, connection, [query] * int(queries), 1.0, int(workers), (), None)
+target = from_string("item 1", item.connection, Caller("postgres", True, 42))
+engine = Engine([item], [target], Settings(), {}, lambda: None, print)
 peak()
-run(1)
-peak()
-run(10)
+total = 0
+for delivery in engine.run():
+    for batch in Reader(delivery.encoding).batches(delivery.part, as_rows):
+        total += len(batch)
+        engine.go_on()
+    del delivery
+assert total == int(queries) * int(rows)
 peak()
 """
 
 
-@pytest.mark.parametrize("results", ["row by row", "whole"])
-def test_memory_is_bounded(here: str, results: str) -> None:
-    """Five million rows take 64 MB; besides one whole result, if libpq can only hand that over."""
-    paths = [str(Path(pmpp.__path__[0]).parent)]
+@pytest.mark.parametrize(
+    ("query", "queries", "workers", "rows", "limit"),
+    [
+        ("select n, n, 'number ' || n from generate_series(1, 500000) n", 4, 4, 500000, 64),
+        # The first chunk has rows that turn out to be large.
+        ("select repeat('x', 1000000) from generate_series(1, 1000)", 1, 1, 1000, 96),
+        # Each connection has a buffer of libpq that is as large as a row.
+        ("select repeat('x', 1000000) from generate_series(1, 33)", 64, 64, 33, 256),
+    ],
+    ids=["many rows", "large rows", "large rows on 64 workers"],
+)
+def test_memory_is_bounded(
+    here: str, query: str, queries: int, workers: int, rows: int, limit: int
+) -> None:
+    """What a call needs does not depend on how many rows come."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, here, results],
-        env={"PYTHONPATH": ":".join(paths)},
+        [sys.executable, "-c", SCRIPT, here, query, *map(str, (queries, workers, rows))],
+        env={"PYTHONPATH": str(Path(pmpp.__path__[0]).parent)},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    idle, one, ten = map(int, done.stdout.split())
-    comes_in_parts = results == "row by row" or capabilities.has_stream_chunked()
-    assert ten - (idle if comes_in_parts else one) < 64 * MB
+    idle, peak = map(int, done.stdout.split())
+    assert peak - idle < limit * MB

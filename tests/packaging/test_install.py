@@ -85,7 +85,7 @@ def test_part_of_the_package_is_missing(server: Cluster, installation: Installat
     compiled.rename(compiled.with_name("moved"))
     with psycopg.connect(server.superuser(), autocommit=True) as conn:
         conn.execute("create extension if not exists pmpp cascade")
-        with pytest.raises(psycopg.errors.UndefinedFile, match="no pq wrapper|compiled part"):
+        with pytest.raises(psycopg.errors.UndefinedFile, match=r"no pq wrapper|compiled part"):
             conn.execute("select * from pmpp.distribute(null::int, '', array['select 1'])")
     compiled.with_name("moved").rename(compiled)
 

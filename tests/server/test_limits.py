@@ -205,3 +205,82 @@ def test_a_thousand_calls(db: psycopg.Connection, remote: Cluster, there: str) -
     assert descriptors(db.info.backend_pid) == before
     assert memory(db) - after_first_hundred < 16 * MB
     eventually(remote, "not exists (select from pg_stat_activity where application_name ~ '^pmpp')")
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+@pytest.mark.parametrize("rows", ["null::text, {}) v", "{}) as v(v text)"])
+@pytest.mark.parametrize(
+    ("query", "fits"),
+    [
+        ("select repeat('x', 1000) from generate_series(1, 1500)", True),
+        ("select repeat('x', 1000) from generate_series(1, 2500)", False),
+        ("select repeat('x', 300000) from generate_series(1, 5)", True),
+        ("select repeat('x', 300000) from generate_series(1, 8)", False),
+        (";".join(["select repeat('x', 1000) from generate_series(1, 500)"] * 3), True),
+        (";".join(["select repeat('x', 1000) from generate_series(1, 500)"] * 5), False),
+    ],
+)
+def test_max_result_size(
+    db: psycopg.Connection, there: str, on_error: str, rows: str, query: str, fits: bool
+) -> None:
+    """The setting bounds the bytes of all results of a query, streamed or held."""
+    db.execute("set pmpp.max_result_size = '2MB'")
+    db.execute(sql.SQL("set pmpp.on_error = {}").format(on_error))
+    manifest = (
+        f"""array[row('{there}', array[$q${query}$q$], null, 1, null, null)::pmpp.query_manifest]"""
+    )
+    call = f"select sum(length(v)) from pmpp.distribute({rows.format(manifest)}"
+    if fits:
+        ((size,),) = db.execute(call).fetchall()
+        assert size == 1_500_000
+    else:
+        with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="max_result_size"):
+            db.execute(call)
+
+
+def test_larger_than_what_may_be_held(db: psycopg.Connection, there: str) -> None:
+    """Without the setting, a result of any size arrives if it does not have to be held."""
+    query = "select repeat('x', 1000000) from generate_series(1, 1100)"
+    call = "select count(*) from pmpp.distribute(null::text, %s, array[%s]) where value = 'y'"
+    call = call.replace("value", "distribute")
+    assert db.execute(call, [there, query]).fetchall() == [(0,)]
+    db.execute("set pmpp.on_error = 'continue'")
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="max_result_size"):
+        db.execute(call, [there, query])
+
+
+def test_notifications(db: psycopg.Connection, there: str) -> None:
+    """Notifications that a setup command subscribes to are dropped and take no memory."""
+    notify = "select count(pg_notify('c', n || repeat('x', 7000))) from generate_series(1, 10000) n"
+    call = (
+        "select * from pmpp.distribute(null::int, %s, %s, num_workers => 1, setup_commands => %s)"
+    )
+    db.execute(call, [there, ["select 1"], ["listen c"]])
+    before = memory(db, "VmHWM")
+    assert len(db.execute(call, [there, [notify] * 4, ["listen c"]]).fetchall()) == 4
+    assert memory(db, "VmHWM") - before < 64 * MB
+
+
+def test_errors_that_last_run_keeps(db: psycopg.Connection, there: str) -> None:
+    """Of the long message of an error, last_run keeps the beginning."""
+    db.execute("set pmpp.on_error = 'continue'")
+    fails = "do $$ begin raise '%', repeat('x', 1000000); end $$"
+    db.execute("select * from pmpp.meta(%s, %s)", [there, ["set a.b = 'c'", fails]])
+    ((status, length),) = db.execute(
+        "select status, length(message) from pmpp.last_run() where message is not null"
+    ).fetchall()
+    assert status == "failed"
+    assert 1000 <= length <= 10_000
+
+
+@pytest.mark.parametrize("result_format", [None, "text", "binary"])
+@pytest.mark.parametrize("count", [0, 31, 32, 33, 300, 320, 2500])
+def test_command_tag(
+    db: psycopg.Connection, there: str, count: int, result_format: str | None
+) -> None:
+    """The command tag of a query is there however many rows it returned."""
+    query = f"select generate_series(1, {count})"
+    call = "select * from pmpp.distribute(null::int, %s, array[%s], num_workers => 1, result_format => %s)"
+    db.execute(call, [there, query, result_format])
+    rows = db.execute("select rows, command_tag from pmpp.last_run()").fetchall()
+    assert rows == [(count, f"SELECT {count}")]

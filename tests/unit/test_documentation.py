@@ -52,15 +52,15 @@ def test_settings() -> None:
     defaults = {name: default.strip("`") for name, default in table}
     assert len(table) == len(defaults)
     assert defaults.keys() == HINTS.keys()
-    assert defaults.pop("max_workers") == "no limit"
-    sizes = {"1GB": 1 << 30}
-    read = parse("C", {"max_workers": None, **defaults}, sizes.__getitem__, float)
-    assert read == Settings()
+    values = {name: None if text == "no limit" else text for name, text in defaults.items()}
+    assert parse("C", values, int, float) == Settings()
 
 
 def test_sqlstates() -> None:
     """Every SQLSTATE that pmpp raises is in the reference, and no other."""
-    used = {value for name, value in vars(errors).items() if name.isupper()}
+    used = {
+        value for name, value in vars(errors).items() if name.isupper() and isinstance(value, str)
+    }
     assert used
     table = (TOP / "doc/pmpp.md").read_text().partition("Errors of pmpp itself:")[2]
     documented = set(re.findall(r"`([0-9X][0-9A-Z]{4})`", table.partition("\n## ")[0]))

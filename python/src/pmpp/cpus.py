@@ -30,7 +30,7 @@ def ask_cpus(session: Session) -> Steps[int]:
         yield from session.run("select pmpp.num_cpus()", session.where, answers.append)
     except PmppError as ex:
         raise PmppError(f"{problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint) from None
-    if [(result.ntuples, result.nfields) for result, _ in answers] == [(1, 1)]:
+    if [(part.row_count, part.result.nfields) for part in answers] == [(1, 1)]:
         value = answers[0].result.get_value(0, 0)
         if value and value.isdigit() and len(value) < 10 and 1 <= int(value) <= MOST_CPUS:
             return int(value)

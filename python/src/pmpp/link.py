@@ -16,13 +16,34 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus, abc
 from . import diagnostics, errors
 from .encoding import client_encoding, codec
 from .errors import PmppError
-from .rows import BATCH_CHARACTERS, BATCH_ROWS, Part, Reader, Values
+from .rows import BATCH_BYTES, BATCH_ROWS, Part, rows_within
 from .waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait
 
 Deliver = Callable[[Part], None]
 
 LIBPQ_BUFFER = 16384
-SINGLE_TUPLE = ExecStatus.SINGLE_TUPLE  # members of enums are slow to find, for each row
+# A member of an enum is slow to find.
+TUPLES_CHUNK = ExecStatus.TUPLES_CHUNK
+# Rows in a chunk, if they are not large. With more of them a result arrives no faster.
+CHUNK_ROWS = 32
+
+
+class ChunkRows:
+    """How many rows libpq is to put into a chunk, learnt from those that came before.
+
+    libpq keeps a chunk in memory until it is complete, and the number cannot be changed while a
+    result arrives.
+
+    Attributes:
+        count: the number for the next query.
+    """
+
+    def __init__(self) -> None:
+        self.count = CHUNK_ROWS
+
+    def learn(self, rows: int, size: int) -> None:
+        """Take into account that this many rows had this many bytes."""
+        self.count = rows_within(BATCH_BYTES, rows, size, CHUNK_ROWS)
 
 
 class Link:
@@ -31,19 +52,24 @@ class Link:
     Args:
         where: which item of the manifest it belongs to, for messages.
         label: how messages show the connection.
-        max_result_size: the largest result to hold in memory, in bytes as they are received.
+        max_result_size: the most bytes to receive for a query, or None.
+        chunk_rows: shared by all connections of a call.
 
     Attributes:
         pgconn: None before it is connected and after `close`.
-        received: the bytes received of a result that is not complete yet, about.
+        received: the bytes received that have not been delivered, about.
     """
 
-    def __init__(self, where: str, label: str, max_result_size: int) -> None:
+    def __init__(
+        self, where: str, label: str, max_result_size: int | None, chunk_rows: ChunkRows
+    ) -> None:
         self.where = where
         self.label = label
         self.pgconn: abc.PGconn | None = None
         self.received = 0
         self._max_result_size = max_result_size
+        self._chunk_rows = chunk_rows
+        self._delivered = 0  # bytes of the results of the query that runs
 
     def encoding(self) -> str:
         """Return the Python codec of what the remote sends and reads.
@@ -92,6 +118,11 @@ class Link:
         assert self.pgconn is not None
         return self.pgconn
 
+    def _send_query(self, where: object, method: str, *arguments: object) -> None:
+        """Call one of libpq's functions that send a query, whose rows are to come in chunks."""
+        self._send(where, method, *arguments)
+        self._send(where, "set_chunked_rows_mode", self._chunk_rows.count)
+
     def _send(self, where: object, method: str, *arguments: object) -> None:
         """Call one of libpq's functions that send."""
         try:
@@ -103,52 +134,53 @@ class Link:
         """Send what is still to be sent, then receive until the remote is ready again."""
         pgconn = self._conn
         failure: PmppError | None = None
+        self._delivered = 0
         fd = self._socket(pgconn)
         while self._flush(pgconn):
             if (yield Wait(fd, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
                 self._receive(pgconn, where)
         readable = Wait(fd, EVENT_READ)
+        chunks: list[abc.PGresult] = []
+        rows = 0
         while True:
             while pgconn.is_busy():
                 yield readable
                 self._receive(pgconn, where)
             result = pgconn.get_result()
-            if deliver and result and result.status == SINGLE_TUPLE:
-                result = yield from self._single_rows(result, readable, where, deliver)
             if result is None:
                 break
             failure = failure or diagnostics.failure(pgconn, result, where, self.label)
-            if deliver and not failure:
-                deliver(Part(result))
-            self.received = 0
-            if result.status == ExecStatus.TUPLES_CHUNK:
+            if failure or not deliver:
+                self.received = 0
+                continue
+            chunks.append(result)
+            rows += result.ntuples
+            has_more = result.status == TUPLES_CHUNK
+            # While this generator waits, it must not keep a chunk that has been delivered.
+            del result
+            if has_more and rows < BATCH_ROWS and self.received < BATCH_BYTES:
+                continue
+            deliver(self._part(chunks, rows, where))
+            chunks, rows = [], 0
+            if has_more:
                 yield None
         if failure:
             raise failure
 
-    def _single_rows(
-        self, first: abc.PGresult, readable: Wait, where: object, deliver: Deliver
-    ) -> Steps[abc.PGresult | None]:
-        """Take in rows that come one by one, and return the result that comes behind them."""
-        pgconn = self._conn
-        is_busy, get_result = pgconn.is_busy, pgconn.get_result
-        read_row = Reader(self.encoding()).row_reader(first, where)
-        result: abc.PGresult | None = first
-        rows: list[Values] = []
-        while result is not None and result.status == SINGLE_TUPLE:
-            rows.append(read_row(result))
-            if len(rows) == BATCH_ROWS or self.received > BATCH_CHARACTERS:
-                deliver(Part(first, rows))
-                rows = []
-                self.received = 0
-                yield None
-            while is_busy():
-                yield readable
-                self._receive(pgconn, where)
-            result = get_result()
+    def _part(self, chunks: list[abc.PGresult], rows: int, where: object) -> Part:
+        """Return what has been received as one part, and count its bytes."""
+        size = self.received
+        if size > rows * LIBPQ_BUFFER:
+            # libpq reads long rows in one go, and more of them may have come meanwhile.
+            values = (c.get_value(row, column) for c in chunks
+                      for row in range(c.ntuples) for column in range(c.nfields))  # fmt: skip
+            size = max(size, sum(len(value) for value in values if value))
+        self._delivered += size
+        self.received = 0
+        self._check_size(where)
         if rows:
-            deliver(Part(first, rows))
-        return result
+            self._chunk_rows.learn(rows, size)
+        return Part(chunks, rows, size)
 
     # When sending or receiving fails, get_result() tells what the remote said before. Of a lost
     # connection libpq has no socket any more, and neither sends nor waits.
@@ -177,8 +209,14 @@ class Link:
                 available = max(available - _available(pgconn), LIBPQ_BUFFER)
         except OperationalError:
             return
+        # Nobody reads notifications: libpq would keep them as long as the connection.
+        while pgconn.notifies():
+            pass
         self.received += available
-        if self.received > self._max_result_size:
+        self._check_size(where)
+
+    def _check_size(self, where: object) -> None:
+        if self._max_result_size and self._delivered + self.received > self._max_result_size:
             raise PmppError(
                 "the result is larger than pmpp.max_result_size",
                 sqlstate=errors.PROGRAM_LIMIT_EXCEEDED,

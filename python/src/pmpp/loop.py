@@ -1,7 +1,8 @@
 """The one loop that drives all connections of a call.
 
 There are no threads. Each connection is worked by a generator that says what it waits for, and
-the loop resumes whichever is ready. What there is no room for stays remote.
+the loop resumes whichever is ready. If chunks with large rows pile up, the loop pauses all but one
+of the connections that receive them, so that the rest of the rows stays on the remote servers.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from .waiting import EVENT_READ, NOTHING, Steps, Wait
 
 TICK = 0.05  # seconds between two looks for interrupts and passed deadlines
 
-# Bytes of incomplete results from which on only one of those that are large is received at a time.
-# libpq before 17 hands over a result only when it is complete, and takes two or three times that.
-CROWDED = 8 * 1024 * 1024
+# Bytes received and not delivered, of all connections, above which the loop pauses those that have
+# more than LARGE.
+HIGH_WATER = 8 * 1024 * 1024
 LARGE = 64 * 1024
 
 
@@ -34,10 +35,11 @@ class Loop:
         self._selector = DefaultSelector()
         self._workers: set[_Worker] = set()
         self._ready: list[_Worker] = []
-        self._parked: dict[_Worker, Wait] = {}
-        self._favourite: _Worker | None = None
-        self._seen_of_favourite = 0  # bytes, at the last tick
-        self._received = 0  # bytes of results that are not complete
+        self._received = 0  # bytes, of all connections
+        self._paused: dict[_Worker, Wait] = {}
+        # The only connection with more than LARGE that receives, if others are paused.
+        self._unpaused: _Worker | None = None
+        self._unpaused_had = 0  # bytes, at the last tick
 
     def start(self, session: Session, steps: Steps[None]) -> None:
         """Take in a connection and the generator that works it."""
@@ -68,7 +70,7 @@ class Loop:
             self._resume(key.data, key.data.steps.send, mask)
             self._tick()
         self._tick()
-        self._unpark()
+        self._unpause()
 
     def _tick(self) -> None:
         """If it is time, call `on_tick` and look for deadlines that have passed."""
@@ -76,7 +78,7 @@ class Loop:
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._on_tick()
-            self._drop_idle_favourite()
+            self._rotate()
             for worker in [w for w in self._workers if w.is_late(now)]:
                 self._resume(worker, worker.steps.throw, TimeoutError())
 
@@ -93,43 +95,45 @@ class Loop:
             if wait is None:
                 self._ready.append(worker)
         self._received += session.received
-        if worker is self._favourite and not session.received:
-            self._favourite = None
-        if wait is not None and self._must_park(worker, wait):
-            self._parked[worker] = wait
+        if worker is self._unpaused and not session.received:
+            self._unpaused = None
+        if wait is not None and self._must_pause(worker, wait):
+            self._paused[worker] = wait
             wait = None
         # libpq may have opened another socket under the same number while it connects
         if wait != worker.watched or session.pgconn is None:
             self._watch(worker, wait)
 
-    def _must_park(self, worker: _Worker, wait: Wait) -> bool:
-        """Return True if a connection is not to receive for now, since large results pile up."""
+    def _must_pause(self, worker: _Worker, wait: Wait) -> bool:
+        """Return True if a connection is not to receive until the unpaused one has delivered."""
         session = worker.session
         is_large = session.pgconn and session.received > LARGE
-        if not (self._received > CROWDED and wait.events == EVENT_READ and is_large):
+        if not (self._received > HIGH_WATER and wait.events == EVENT_READ and is_large):
             return False
-        if self._favourite is None:
-            self._favourite = worker
-            self._seen_of_favourite = -1
-        return worker is not self._favourite
+        if self._unpaused is None:
+            self._unpaused = worker
+            self._unpaused_had = -1
+        return worker is not self._unpaused
 
-    def _drop_idle_favourite(self) -> None:
-        """Prefer another connection to one that has received nothing since the last tick.
+    def _rotate(self) -> None:
+        """Let another connection receive if the unpaused one got nothing since the last tick.
 
-        Its query may be waiting for a lock of one that cannot go on while nobody receives from it.
+        Its query may be waiting for a lock that the query of a paused connection holds.
         """
-        if self._favourite is not None:
-            received = self._favourite.session.received
-            if received == self._seen_of_favourite:
-                self._favourite = None
-            self._seen_of_favourite = received
+        if self._unpaused is not None:
+            received = self._unpaused.session.received
+            if received == self._unpaused_had:
+                self._unpaused = None
+            self._unpaused_had = received
 
-    def _unpark(self) -> None:
-        """Let all connections receive again when none is preferred any more."""
-        if self._favourite is None and self._parked:
-            parked, self._parked = self._parked, {}
-            for worker, wait in parked.items():
-                self._watch(worker, wait)
+    def _unpause(self) -> None:
+        """Once the unpaused connection has delivered, let the next one receive, or all of them."""
+        while self._unpaused is None and self._paused:
+            worker = next(iter(self._paused))
+            if self._received > HIGH_WATER:
+                self._unpaused = worker
+                self._unpaused_had = -1
+            self._watch(worker, self._paused.pop(worker))
 
     def _watch(self, worker: _Worker, wait: Wait | None) -> None:
         if worker.watched is not None and worker.watched.fd != NOTHING:

@@ -35,7 +35,7 @@ Write = Callable[[Sequence[Values]], list[Batch]]
 ColumnCast = Callable[[Values], Values]
 
 BATCH_ROWS = 300  # with 1000 it takes a fifth longer: more objects than the allocator likes
-BATCH_CHARACTERS = 256 * 1024
+BATCH_BYTES = 256 * 1024
 MOST_CHARACTERS = 64 * 1024 * 1024  # of all columns: what PL/Python hands over must be below 1 GB
 
 # Marks for writing many values at once: characters that hardly ever occur in one.
@@ -46,17 +46,25 @@ class Part(NamedTuple):
     """A result of a query, or a part of it.
 
     Attributes:
-        result: what came from libpq: its status, its columns, and its rows.
-        rows: if rows came one by one, this many of them, of which the result has the first.
+        chunks: what came from libpq, one or more with the same columns.
+        row_count: how many rows they have together.
+        size: the bytes received of them, about.
     """
 
-    result: abc.PGresult
-    rows: Sequence[Values] | None = None
+    chunks: Sequence[abc.PGresult]
+    row_count: int
+    size: int
 
     @property
-    def row_count(self) -> int:
-        """How many rows it has."""
-        return self.result.ntuples if self.rows is None else len(self.rows)
+    def result(self) -> abc.PGresult:
+        """Its status and its columns."""
+        return self.chunks[0]
+
+    @property
+    def tag(self) -> bytes | None:
+        """The command tag. It comes with the last chunk that has rows, or with an empty one."""
+        tags = [chunk.command_status for chunk in self.chunks[-2:]]
+        return tags[-1] or tags[0] or None
 
 
 class Reader:
@@ -83,43 +91,26 @@ class Reader:
             UnicodeDecodeError: if the result has bytes that are not of the encoding.
             PmppError: if a value in binary is not what its type looks like.
         """
-        result, loaded = part
-        if loaded is not None:
-            yield from write(_cast(loaded, casts) if casts else loaded)
-            return
-        self._transformer.set_pgresult(result)
-        start, step, count = 0, 16, result.ntuples
-        while start < count:
-            end = min(start + step, count)
-            rows: Sequence[Values] = self._transformer.load_rows(start, end, tuple)
-            size = 0
-            for batch in write(_cast(rows, casts) if casts else rows):
-                yield batch
-                size += sum(map(len, batch))
-            mean = size // len(rows) + 1
-            start, step = end, max(1, min(BATCH_ROWS, BATCH_CHARACTERS // mean))
-        self._transformer.set_pgresult(None)  # free the result before the next one is received
+        for rows in self._loaded(part):
+            yield from write(_cast(rows, casts) if casts else rows)
 
-    def row_reader(self, first: abc.PGresult, where: object) -> Callable[[abc.PGresult], Values]:
-        """Return a function that reads the one row of each result with the columns of the first.
-
-        Args:
-            first: a result with these columns.
-            where: the query they answer, for messages.
-
-        What it returns raises a PmppError if it cannot read a value.
-        """
-        set_pgresult, load_row = self._transformer.set_pgresult, self._transformer.load_row
-        set_pgresult(first)
-
-        def read(result: abc.PGresult) -> Values:
-            set_pgresult(result, set_loaders=False)
-            try:
-                return load_row(0, tuple)
-            except (PmppError, UnicodeDecodeError) as ex:
-                raise unreadable(ex, where) from None
-
-        return read
+    def _loaded(self, part: Part) -> Iterator[list[Values]]:
+        """Yield the values of BATCH_ROWS rows at a time, of fewer if they are large."""
+        set_pgresult, load_rows = self._transformer.set_pgresult, self._transformer.load_rows
+        most = rows_within(BATCH_BYTES, part.row_count, part.size, BATCH_ROWS)
+        rows: list[Values] = []
+        for number, chunk in enumerate(part.chunks):
+            set_pgresult(chunk, set_loaders=number == 0)
+            count = chunk.ntuples
+            for start in range(0, count, most):
+                rows += load_rows(start, min(start + most, count), tuple)
+                if len(rows) >= most:
+                    yield rows
+                    rows = []
+        if rows:
+            yield rows
+        # The transformer must not keep the chunk while the next one is received.
+        set_pgresult(None)
 
 
 class _Context:
@@ -132,6 +123,17 @@ class _Context:
     def __init__(self, adapters: AdaptersMap) -> None:
         self.adapters = adapters
         self.connection: Any = SimpleNamespace(pgconn=PGconn.connect_start(b"never connected"))
+
+
+def rows_within(bound: int, rows: int, size: int, most: int) -> int:
+    """Return how many rows such as those that came are not larger than a bound.
+
+    Args:
+        bound: in bytes.
+        rows, size: how many rows came, and their bytes.
+        most: the result is at most this, and at least 1.
+    """
+    return max(1, min(most, bound * rows // max(size, 1)))
 
 
 def unreadable(ex: PmppError | UnicodeDecodeError, where: object) -> PmppError:

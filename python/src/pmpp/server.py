@@ -21,8 +21,6 @@ from .errors import PmppError
 from .rows import Batch, Write, as_columns, as_rows
 from .workqueue import Task, WorkQueue
 
-WIDE = 8  # columns, from which on rows are taken in one by one, see `Engine`
-
 T = TypeVar("T")
 Batches = Iterator[tuple[Task, Batch]]
 
@@ -191,7 +189,6 @@ def _batches(
             catalog.check_interrupts,
             lambda notice: _forward_notice(plpy, catalog, notice),
             columns.check if column_types is not None else lambda _: None,
-            row_by_row=column_types is None or len(column_types) >= WIDE,
         )
         call.queue = engine.queue
         _last_run = _Run(caller.name, engine.queue)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from psycopg import OperationalError, capabilities, sql
+from psycopg import OperationalError, sql
 from psycopg.pq import ConnStatus, Format
 
 from . import diagnostics, errors
@@ -16,14 +16,12 @@ from .connect import connect
 from .conninfo import Target
 from .diagnostics import Notice
 from .errors import ConnectError, PmppError
-from .link import Deliver, Link
+from .link import ChunkRows, Deliver, Link
 from .rows import BINARY_TYPES, Part
 from .settings import Settings
 from .waiting import Steps, pause
 from .workqueue import Task, shown
 
-CHUNK_ROWS = 1000
-HAS_CHUNKS = capabilities.has_stream_chunked()
 MONEY = 790  # the oid of the type
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
 
@@ -36,7 +34,7 @@ class Session(Link):
         target: where to connect to.
         settings: those of the call.
         on_notice: called with each notice or warning that the remote sends.
-        row_by_row: see `engine.Engine`.
+        chunk_rows: shared by all connections of a call.
     """
 
     def __init__(
@@ -45,14 +43,12 @@ class Session(Link):
         target: Target,
         settings: Settings,
         on_notice: Callable[[Notice], None],
-        *,
-        row_by_row: bool,
+        chunk_rows: ChunkRows,
     ) -> None:
-        super().__init__(where, target.label, settings.max_result_size)
+        super().__init__(where, target.label, settings.result_limit, chunk_rows)
         self._target = target
         self._settings = settings
         self._on_notice = on_notice
-        self._row_by_row = row_by_row
         self._reads_money = True
 
     def connect(self) -> Steps[None]:
@@ -95,31 +91,22 @@ class Session(Link):
         Raises:
             PmppError: if it fails, with the remote's own fields.
         """
-        self._send(where, "send_query", self._encode(command, where))
+        self._send_query(where, "send_query", self._encode(command, where))
         yield from self._results(where, deliver)
 
     def query(self, task: Task, deliver: Deliver) -> Steps[None]:
-        """Run a query and hand over every result of it, in order.
-
-        If the first error ends the call, results come in parts while the query runs: in chunks of
-        CHUNK_ROWS rows if libpq can (17 and later), else row by row if that was asked for.
-        Otherwise they come whole.
+        """Run a query and hand over every result of it, in order, in parts while it runs.
 
         Raises:
             PmppError: if the query fails, with the remote's own fields.
         """
         statement = self._encode(task.sql, task)
         if task.item.result_format is None:
-            self._send(task, "send_query", statement)
+            self._send_query(task, "send_query", statement)
         elif task.item.result_format == "text":
-            self._send(task, "send_query_params", statement, None)
+            self._send_query(task, "send_query_params", statement, None)
         else:
             yield from self._send_binary(statement, task)
-        if self._settings.on_error == "stop":  # else nothing is delivered before it is done
-            if HAS_CHUNKS:
-                self._send(task, "set_chunked_rows_mode", CHUNK_ROWS)
-            elif self._row_by_row:
-                self._send(task, "set_single_row_mode")
         if not self._reads_money:
             deliver = self._without_money(task, deliver)
         yield from self._results(task, deliver)
@@ -165,7 +152,7 @@ class Session(Link):
         types = yield from self._describe(statement, where)
         readable = all(oid in BINARY_TYPES for oid in types)
         result_format = Format.BINARY if readable else Format.TEXT
-        self._send(where, "send_query_params", statement, None, None, None, result_format)
+        self._send_query(where, "send_query_params", statement, None, None, None, result_format)
 
     def _describe(self, statement: bytes, where: object) -> Steps[list[int]]:
         """Return the types of the columns of a query.
@@ -191,7 +178,7 @@ class Session(Link):
                 self._conn.exit_pipeline_mode()
             raise failures[0]
         self._send(where, "exit_pipeline_mode")
-        return [result.ftype(n) for result, _ in described for n in range(result.nfields)]
+        return [part.result.ftype(n) for part in described for n in range(part.result.nfields)]
 
     def _without_money(self, task: Task, deliver: Deliver) -> Deliver:
         """Return a function that delivers results, but refuses those with amounts of money."""

@@ -20,6 +20,7 @@ HINTS = {
     "progress": "Write a time such as 2s or 1min, or 0.",
 }
 
+HELD_LIMIT = 1 << 30  # bytes
 MOST = 2**31 - 1  # as for any integer setting of PostgreSQL
 
 
@@ -29,7 +30,7 @@ class Settings(NamedTuple):
     Attributes:
         lc_monetary: how amounts of money are written here.
         on_error: "stop" or "continue" when a query fails.
-        max_result_size: the largest result to hold in memory, in bytes as they are received.
+        max_result_size: the most bytes to receive for a query, or None.
         max_workers: the most connections of the call at a time, or None.
         connect_retries: how often to try again to make a connection.
         progress: how many seconds to let pass between two reports, 0 for none.
@@ -37,10 +38,18 @@ class Settings(NamedTuple):
 
     lc_monetary: str = "C"
     on_error: str = "stop"
-    max_result_size: int = 1 << 30
+    max_result_size: int | None = None
     max_workers: int | None = None
     connect_retries: int = 0
     progress: float = 0.0
+
+    @property
+    def result_limit(self) -> int | None:
+        """The most bytes to receive for a query, or None if there is no limit.
+
+        What has to be held in memory until its query is done has a limit in any case.
+        """
+        return self.max_result_size or (HELD_LIMIT if self.on_error == "continue" else None)
 
 
 def parse(
