@@ -22,8 +22,8 @@ from .waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait
 Deliver = Callable[[Part], None]
 
 LIBPQ_BUFFER = 16384
-# A member of an enum is slow to find.
-TUPLES_CHUNK = ExecStatus.TUPLES_CHUNK
+# An enum is slow to look at, for each chunk.
+TUPLES_CHUNK = int(ExecStatus.TUPLES_CHUNK)
 # Rows in a chunk, if they are not large. With more of them a result arrives no faster.
 CHUNK_ROWS = 32
 
@@ -140,22 +140,24 @@ class Link:
             if (yield Wait(fd, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
                 self._receive(pgconn, where)
         readable = Wait(fd, EVENT_READ)
+        is_busy, get_result = pgconn.is_busy, pgconn.get_result
         chunks: list[abc.PGresult] = []
         rows = 0
         while True:
-            while pgconn.is_busy():
+            while is_busy():
                 yield readable
                 self._receive(pgconn, where)
-            result = pgconn.get_result()
+            result = get_result()
             if result is None:
                 break
-            failure = failure or diagnostics.failure(pgconn, result, where, self.label)
+            has_more = result.status == TUPLES_CHUNK
+            if not (has_more or failure):
+                failure = diagnostics.failure(pgconn, result, where, self.label)
             if failure or not deliver:
                 self.received = 0
                 continue
             chunks.append(result)
             rows += result.ntuples
-            has_more = result.status == TUPLES_CHUNK
             # While this generator waits, it must not keep a chunk that has been delivered.
             del result
             if has_more and rows < BATCH_ROWS and self.received < BATCH_BYTES:
