@@ -1,21 +1,30 @@
 -- A query that fails on the remote: its own error, and which query it was.
 \set SHOW_CONTEXT never
-\set VERBOSITY verbose
-do $$ begin raise exception using message = 'a plain error, to show the difference', errcode = '22012'; end $$;
 select * from pmpp.distribute(null::int, 'loopback', array['select 1', 'select 1/0'], num_workers => 1);
+\echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['select nosuch from pg_class']);
+\echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['do $_$ begin raise exception ''own'' using errcode = ''ZZ123'', detail = ''Own detail.'', hint = ''Own hint.''; end $_$']);
+\echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['select ' || repeat('1 + ', 200) || '''x''::int']);
+\echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['select 1'], setup_commands => array['set work_mem to ''64kB''', 'set nosuch to 1']);
+\echo :SQLSTATE
 -- a value that does not fit
 select * from pmpp.distribute(null::int, 'loopback', array['select 1', 'select ''abc''']);
+\echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['select 3000000000'], result_format => 'binary');
+\echo :SQLSTATE
 -- a wrong number of columns
 select * from pmpp.distribute(null::int, 'loopback', array['select 1', 'select 1, 2']);
+\echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['select']);
+\echo :SQLSTATE
 -- in the record form PL/Python names pmpp as the source
 select * from pmpp.distribute('[{"connection": "loopback", "query": "select 1/0"}]'::jsonb) as (i int);
+\echo :SQLSTATE
 select * from pmpp.distribute('[{"connection": "loopback", "num_workers": 1, "queries": ["select 1", "select 1, 2"]}]'::jsonb) as (i int);
+\echo :SQLSTATE
 -- a connection that cannot be made
 \set VERBOSITY terse
 select * from pmpp.distribute(null::int, 'host=/nonexistent dbname=x password=secret', array['select 1']);
