@@ -6,12 +6,14 @@ select p.oid::regprocedure::text as function,
        obj_description(p.oid, 'pg_proc') is not null as commented
   from pg_proc p where p.pronamespace = 'pmpp'::regnamespace
  order by p.oid::regprocedure::text collate "C";
--- whatever else belongs to the extension has a comment too
+-- whatever else belongs to the extension has a comment too; since PostgreSQL 17 the types that come
+-- with a relation or another type belong to it as well, and need none
 select pg_describe_object(classid, objid, objsubid) as object
-  from pg_depend
+  from pg_depend e
  where refclassid = 'pg_extension'::regclass and deptype = 'e'
    and refobjid = (select oid from pg_extension where extname = 'pmpp')
    and obj_description(objid, classid::regclass::text) is null
+   and not exists (select from pg_depend i where i.deptype = 'i' and (i.classid, i.objid) = (e.classid, e.objid))
  order by pg_describe_object(classid, objid, objsubid) collate "C";
 select obj_description('pmpp'::regnamespace) is not null as schema, shobj_description('pmpp'::regrole, 'pg_authid') is not null as role;
 -- relations: who may read and write them
