@@ -41,8 +41,9 @@ select pmpp.by_ctid('cut.b', 'select * from cut.b where {chunk}', 3);
 create table cut.blocks (i int, filler text default repeat('x', 1500)) with (autovacuum_enabled = off);
 alter table cut.blocks alter filler set storage plain;
 insert into cut.blocks select generate_series(1, 50);
-select pg_temp.pieces(pmpp.by_ctid('cut.blocks', 'where {chunk} and not {chunk}', 3)) as query;
-select cardinality(pmpp.by_ctid('cut.blocks', '{chunk}', 1000)), cardinality(pmpp.by_ctid('cut.blocks', '{chunk}', 1)), cardinality(pmpp.by_ctid('cut.blocks', '{chunk}', null)) <= 10 as by_default;
+-- how many rows fit a block is not the same everywhere
+select regexp_replace(pg_temp.pieces(pmpp.by_ctid('cut.blocks', 'where {chunk} and not {chunk}', 3)), '[1-9][0-9]*,0', 'N,0', 'g') as query;
+select cardinality(pmpp.by_ctid('cut.blocks', '{chunk}', 1000)) = pg_relation_size('cut.blocks') / current_setting('block_size')::int as by_block, cardinality(pmpp.by_ctid('cut.blocks', '{chunk}', 1)), cardinality(pmpp.by_ctid('cut.blocks', '{chunk}', null)) <= 10 as by_default;
 select sum(i) from pmpp.distribute(null::int, 'loopback', pmpp.by_ctid('cut.blocks', 'select i from cut.blocks where {chunk}', 4), num_workers => 2) i;
 explain (costs off) select i from cut.blocks where (ctid >= '(3,0)' and ctid < '(6,0)');
 -- ---- errors ----
