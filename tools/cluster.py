@@ -35,6 +35,8 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "400",
     "shared_buffers": "128MB",
+    # A query without end must not fill the disk of the machine.
+    "temp_file_limit": "1GB",
 }
 
 
