@@ -8,7 +8,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from pmpp import __version__ as version
 from testbed import Bench, Run
 
 TOP = Path(__file__).parents[1]
@@ -46,26 +45,6 @@ def second_make() -> float:
     if rebuilt:
         raise RuntimeError(f"a second make has rebuilt {rebuilt[0]}")
     return elapsed
-
-
-def check_installed(pg_config: str) -> None:
-    """Refuse to measure another pmpp than that of this tree: the version alone does not tell.
-
-    Raises:
-        SystemExit: if what is installed differs.
-    """
-    directories = [
-        subprocess.check_output([pg_config, option], text=True).strip()
-        for option in ("--pkglibdir", "--sharedir")
-    ]
-    script = TOP / "build" / f"pmpp--{version}.sql"
-    pairs = {script: Path(directories[1], "extension", script.name)}
-    for file in (TOP / "python" / "src" / "pmpp").glob("*.py"):
-        pairs[file] = Path(directories[0], "pmpp", version, "pmpp", file.name)
-    for ours, installed in pairs.items():
-        if not installed.exists() or ours.read_bytes() != installed.read_bytes():
-            raise SystemExit(f"the installed pmpp is not that of this tree ({installed.name} differs):"
-                             f" make all install PG_CONFIG={pg_config}")  # fmt: skip
 
 
 def _times_of_files() -> dict[Path, int]:

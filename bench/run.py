@@ -20,9 +20,9 @@ TOP = Path(__file__).parents[1]
 sys.path.insert(0, str(TOP / "tools"))
 
 import report  # noqa: E402
-from building import check_installed  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from curves import curves, draw  # noqa: E402
+from installation import not_of_the_tree  # noqa: E402
 from measure import Line, measure  # noqa: E402
 from scenarios import scenarios  # noqa: E402
 from testbed import Bench  # noqa: E402
@@ -33,7 +33,8 @@ def main() -> None:
     arguments = _arguments()
     rounds, enough = (3, 0.0) if arguments.quick else (5, 10.0)
     pg_config = os.environ.get("PG_CONFIG", "pg_config")
-    check_installed(pg_config)
+    if problem := not_of_the_tree(pg_config):
+        sys.exit(problem)
     with Cluster(pg_config) as cluster:
         bench = Bench(cluster, quick=arguments.quick)
         about = _about(bench, rounds)

@@ -12,9 +12,18 @@ import psycopg
 import pytest
 from cluster import Cluster
 from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean
+from installation import not_of_the_tree
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql import factories
+
+# The tests in these directories call the installed pmpp.
+USE_THE_INSTALLATION = {"server", "reach"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--any-installation", action="store_true",
+                     help="also test an installed pmpp that is not the one of this tree")  # fmt: skip
 
 
 def pytest_configure() -> None:
@@ -28,6 +37,15 @@ def pytest_configure() -> None:
 
 def pytest_report_header() -> str:
     return f"libpq {psycopg.pq.version()}, psycopg {psycopg.__version__} ({psycopg.pq.__impl__})"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.getoption("--any-installation") or session.config.getoption("--collect-only"):
+        return
+    if any(item.path.parent.name in USE_THE_INSTALLATION for item in session.items):
+        problem = not_of_the_tree(PG_CONFIG)
+        if problem:
+            raise pytest.UsageError(problem)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""A private copy of an installation of PostgreSQL, to install extensions into without disturbing
-anybody."""
+"""What is installed in a PostgreSQL, and private copies of one, to install extensions into without
+disturbing anybody."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -48,6 +49,38 @@ class Installation:
     def make(self, *arguments: str, tree: Path = TOP) -> None:
         """Run make in a source tree, for this installation."""
         run("make", "-s", *arguments, f"PG_CONFIG={self.pg_config}", cwd=tree)
+
+
+def not_of_the_tree(pg_config: str) -> str | None:
+    """Say in one sentence how the installed pmpp differs from the tree's, and how to install that.
+
+    The version alone does not tell: it stays the same between two releases.
+    """
+    pkglibdir, sharedir = (Path(ask(pg_config, option)) for option in DIRECTORIES[1:])
+    control = (TOP / "pmpp.control").read_text()
+    version = re.findall("^default_version = '(.*)'$", control, re.MULTILINE)[0]
+    script = "".join(path.read_text() for path in sorted(TOP.glob("sql/extension/*.sql")))
+    package = pkglibdir / "pmpp" / version / "pmpp"
+    expected = {
+        sharedir / "extension" / "pmpp.control": control,
+        sharedir / "extension" / f"pmpp--{version}.sql": script.replace("@VERSION@", version),
+        **{package / path.name: path.read_text() for path in TOP.glob("python/src/pmpp/*.py")},
+    }
+    for path in sorted({*expected, *package.glob("*.py")}):
+        if not path.exists():
+            difference = f"{path} is missing"
+        elif path not in expected:
+            difference = f"the tree has no {path.name}, as {path}"
+        elif path.read_text() != expected[path]:
+            difference = f"{path} differs"
+        else:
+            continue
+        sudo = "" if os.access(sharedir / "extension", os.W_OK) else "sudo "
+        return (
+            f"the installed pmpp is not the one of this tree ({difference});"
+            f" install it: make all && {sudo}make install PG_CONFIG={pg_config}"
+        )
+    return None
 
 
 def ask(pg_config: str, option: str) -> str:

@@ -61,8 +61,11 @@ def main(pg_config: str) -> None:
 
         program = str(BIN / "coverage")
         run(program, "run", "-m", "pytest", "-q", "tests/unit", "tests/engine", "tests/client")
-        # the benchmark wants the package as it is in the tree
-        run(str(BIN / "pytest"), "-q", "tests/server", "--ignore=tests/server/test_bench.py")
+        # what starts the measurement is not in the tree, and the benchmark refuses to run with it
+        run(
+            str(BIN / "pytest"), "-q", "--any-installation",
+            "tests/server", "--ignore=tests/server/test_bench.py",
+        )  # fmt: skip
         run(
             "tools/cluster.py", installation.pg_config, "--",
             "make", "-s", "installcheck", f"PG_CONFIG={installation.pg_config}",
