@@ -42,6 +42,7 @@ FOREIGN = (
     'required extension "plpython3u" is not installed',
     "cannot export a snapshot from a subtransaction",
     "invalid snapshot identifier",
+    "snapshot … does not exist",
     "cannot execute … in a read-only transaction",
 )
 
