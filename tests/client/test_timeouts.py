@@ -93,6 +93,7 @@ def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
     assert_usable(pdb.cursor())
 
 
+@pytest.mark.slow
 def test_slow_cancel(cluster: Cluster, dsns: list[str]) -> None:
     """A request to cancel that takes its time does not end the statement that comes next."""
     with Forwarder(cluster.port) as network:

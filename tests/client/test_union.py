@@ -65,6 +65,7 @@ def test_all_shards_are_empty(connect_shards: Open, driver: str, options: dict[s
             assert not fetch(cursor)
 
 
+@pytest.mark.slow
 def test_interleavings(connect_shards: Open) -> None:
     """A thousand random mixtures of all ways to fetch get each row exactly once."""
     expected = Counter(ALL_ROWS)

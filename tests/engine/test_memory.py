@@ -39,6 +39,7 @@ peak()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "queries", "workers", "rows", "limit"),
     [

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers import PG_CONFIG
 
 RUN = Path(__file__).parents[2] / "bench" / "run.py"
 
 
+@pytest.mark.slow
 def test_bench_prints_a_table() -> None:
     """One scenario, on a server that it makes for itself; what is measured does not matter here."""
     done = subprocess.run(

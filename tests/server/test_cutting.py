@@ -112,6 +112,7 @@ def assert_all_once(conn: psycopg.Connection, table: str, queries: list[str]) ->
     assert set(there.values()) <= {1}
 
 
+@pytest.mark.slow
 def test_by_key(db: psycopg.Connection) -> None:
     """Ranges of a column of any type hold every row once, whatever the statistics know."""
     db.execute(TYPES)

@@ -112,6 +112,7 @@ def run(conn: psycopg.Connection, call: str, parameters: list[object]) -> None:
         assert "Traceback" not in str(ex.diag.message_primary)
 
 
+@pytest.mark.slow
 def test_json_manifests(session: psycopg.Connection) -> None:
     """Any JSON document as a manifest runs or is refused."""
     pid = session.info.backend_pid
@@ -129,6 +130,7 @@ def test_json_manifests(session: psycopg.Connection) -> None:
     assert session.info.backend_pid == pid
 
 
+@pytest.mark.slow
 def test_array_manifests(session: psycopg.Connection) -> None:
     """Any values in the fields of a query_manifest run or are refused."""
 
@@ -241,6 +243,7 @@ def test_lost_before_the_first_query(
     assert detail.endswith(f"Item 1 on host=127.0.0.1 port={port}")
 
 
+@pytest.mark.slow
 def test_byte_streams(db: psycopg.Connection, answering: tuple[int, list[bytes]]) -> None:
     """Whatever bytes a remote sends, before or after it has let us in, the session survives."""
     port, answers = answering

@@ -39,6 +39,7 @@ def test_queries_that_finish_in_any_order(db: psycopg.Connection, there: str) ->
     assert db.execute(RUN, [there, queries, 20]).fetchall() == [(200, sum(range(200)))]
 
 
+@pytest.mark.slow
 def test_hundred_thousand_queries(db: psycopg.Connection, there: str) -> None:
     """The queue serves a hundred thousand queries in one call."""
     queries = [f"select {n}" for n in range(100_000)]
@@ -119,6 +120,7 @@ def test_large_result_that_waits_for_others(
     )
 
 
+@pytest.mark.slow
 def test_large_value(db: psycopg.Connection, there: str) -> None:
     """A value of 200 MB arrives whole."""
     query = "select repeat('\"äöü\\', 25000000)"
@@ -153,6 +155,7 @@ def test_smallest_work_mem(db: psycopg.Connection, there: str) -> None:
     assert db.execute(record.format(manifest)).fetchall() == [(200_000, 20_000_100_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_memory_of_large_results(db: psycopg.Connection, there: str, workers: int) -> None:
     """Ten large results need no more memory than the largest of them and 64 MB."""
@@ -179,6 +182,7 @@ FAILING = [
 ]
 
 
+@pytest.mark.slow
 def test_a_thousand_calls(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     """A thousand calls in one session, half of them failing, leave nothing behind."""
     before: list[str] = []

@@ -161,6 +161,7 @@ POLYMORPHIC = "select got::text from pmpp.distribute(null::vals, {connection}, a
 RECORD = "select got::text from pmpp.distribute(array[row({connection}, array['select * from vals'], null, null, null, {format})::pmpp.query_manifest]) as got (id int, {columns}) order by id"
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     deadline=None,
