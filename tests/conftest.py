@@ -33,6 +33,8 @@ def pytest_configure() -> None:
     os.environ["LC_ALL"] = "C.UTF-8"
     # servers are removed also when the run is terminated
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts background jobs with SIGINT ignored, which tests of Ctrl-C would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

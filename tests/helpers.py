@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
+import pytest
 from cluster import Cluster
 
 PG_CONFIG = os.environ.get("PG_CONFIG", "pg_config")
@@ -18,6 +20,14 @@ TRUST = "host all all 127.0.0.1/32 trust"
 
 # The password of every role that tests create; it must never show.
 PASSWORD = "s3cret-Passw0rd"
+
+
+def open_terminal() -> tuple[int, int]:
+    """Return both ends of a new terminal; say what is missing where none can be made."""
+    try:
+        return pty.openpty()
+    except OSError as ex:
+        pytest.fail(f"no terminal can be made ({ex}): mount a devpts on /dev/pts", pytrace=False)
 
 
 def descriptors(pid: int) -> list[str]:

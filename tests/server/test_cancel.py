@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import select
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Fault, Forwarder
-from helpers import PG_CONFIG, descriptors, eventually, wait_until
+from helpers import PG_CONFIG, descriptors, eventually, open_terminal, wait_until
 from psycopg import sql
 
 Connect = Callable[..., psycopg.Connection]
@@ -53,7 +52,7 @@ def form(request: pytest.FixtureRequest) -> str:
     return FORMS[request.param]
 
 
-@pytest.fixture(params=[1, 50])
+@pytest.fixture(params=[1, pytest.param(50, marks=pytest.mark.slow)])
 def workers(request: pytest.FixtureRequest) -> int:
     """How many connections wait."""
     return int(request.param)
@@ -227,9 +226,9 @@ def test_interrupt_key_in_psql(here: str, call: Call, remote: Cluster, tmp_path:
     """Ctrl-C in psql ends a call wherever it waits."""
     script = tmp_path / "call.sql"
     script.write_text(f"select pmpp._load() is null as loaded;\n{call.text};\n")
-    master, slave = pty.openpty()
+    master, slave = open_terminal()
     psql = subprocess.Popen(
-        ["psql", "-X", "--no-readline", "-P", "pager=off", here, "-f", str(script)],
+        [remote.bindir / "psql", "-X", "--no-readline", "-P", "pager=off", here, "-f", str(script)],
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
     )  # fmt: skip
     os.close(slave)

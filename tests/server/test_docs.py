@@ -32,7 +32,7 @@ def shop() -> Iterator[Cluster]:
 def psql(cluster: Cluster, database: str, script: str) -> str:
     """Run a script in psql and return all that it prints."""
     done = subprocess.run(
-        ["psql", "-Xq", "-h", cluster.host, "-p", str(cluster.port), "-U", "postgres", "-d", database],
+        [cluster.bindir / "psql", "-Xq", "-h", cluster.host, "-p", str(cluster.port), "-U", "postgres", "-d", database],
         input=script, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
     )  # fmt: skip
     return done.stdout

@@ -156,7 +156,7 @@ def test_dump(db: psycopg.Connection, cluster: Cluster, here: str) -> None:
     ).stdout
     db.execute("create database restored")
     restored = f"{here} dbname=restored"
-    subprocess.run(["psql", "-Xq", "-v", "ON_ERROR_STOP=1", restored], input=dump, text=True,
+    subprocess.run([cluster.bindir / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", restored], input=dump, text=True,
                    stdout=subprocess.DEVNULL, check=True)  # fmt: skip
     with psycopg.connect(restored) as conn:
         assert conn.execute("select * from pmpp.connection_limit").fetchall() == [("db1", 3)]
