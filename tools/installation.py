@@ -56,6 +56,8 @@ def not_of_the_tree(pg_config: str) -> str | None:
 
     The version alone does not tell: it stays the same between two releases.
     """
+    if not shutil.which(pg_config):
+        return f"there is no program {pg_config}: name the pg_config of a PostgreSQL in PG_CONFIG"
     pkglibdir, sharedir = (Path(ask(pg_config, option)) for option in DIRECTORIES[1:])
     control = (TOP / "pmpp.control").read_text()
     version = re.findall("^default_version = '(.*)'$", control, re.MULTILINE)[0]
