@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import psycopg
 import pytest
@@ -23,13 +24,26 @@ NOBODY = "02:00:00:00:00:99"  # no network card has this address
 SUDO = [] if os.getuid() == 0 else ["sudo"]
 
 
-def ip(*arguments: str) -> None:
-    """Run the program that configures networks; skip the test where nobody may do that."""
-    command = [*SUDO, "ip", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def ip(*arguments: str, within: str | None = None) -> None:
+    """Run the program that configures networks, in a namespace if one is named.
+
+    nsenter enters it, and not `ip -n`, which needs a root directory that is a mount point.
+    """
+    entering = ["nsenter", f"--net=/run/netns/{within}"] if within else []
+    command = [*SUDO, *entering, "ip", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as ex:
+        cannot(str(ex))
     if "Operation not permitted" in done.stderr:
-        pytest.skip(f"networks cannot be made here: {done.stderr.strip()}")
+        cannot(done.stderr.strip())
     assert done.returncode == 0, done.stderr
+
+
+def cannot(reason: str) -> NoReturn:
+    """Fail where networks cannot be made."""
+    how = "tests/README.md says how to leave these tests out"
+    pytest.fail(f"networks cannot be made here: {reason}; {how}", pytrace=False)
 
 
 @dataclass
@@ -61,11 +75,8 @@ class Network:
             self._send_to(None)
 
     def _send_to(self, card: str | None) -> None:
-        where = ("-n", self.names[0], "neigh")
-        if card:
-            ip(*where, "replace", ADDRESSES[1], "lladdr", card, "dev", "cable")
-        else:
-            ip(*where, "del", ADDRESSES[1], "dev", "cable")
+        change = ("replace", ADDRESSES[1], "lladdr", card) if card else ("del", ADDRESSES[1])
+        ip("neigh", *change, "dev", "cable", within=self.names[0])
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +87,12 @@ def network() -> Iterator[Network]:
         for name in names:
             ip("netns", "add", name)
             stack.callback(ip, "netns", "del", name)
-        ip("-n", names[0], "link", "add", "cable", "type", "veth",
-           "peer", "name", "cable", "netns", names[1])  # fmt: skip
+        ip("link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", names[1],
+           within=names[0])  # fmt: skip
         for name, address in zip(names, ADDRESSES, strict=True):
-            ip("-n", name, "address", "add", f"{address}/30", "dev", "cable")
-            ip("-n", name, "link", "set", "cable", "up")
-            ip("-n", name, "link", "set", "lo", "up")
+            ip("address", "add", f"{address}/30", "dev", "cable", within=name)
+            ip("link", "set", "cable", "up", within=name)
+            ip("link", "set", "lo", "up", within=name)
         caller, remote = (
             stack.enter_context(
                 Cluster(
