@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,9 +13,11 @@ from helpers import eventually, notices
 from psycopg import errors, sql
 from remotes import other_version
 
-# 11 shortens floats unless told otherwise, and does not notice when its client is gone; the others
-# are newer than this server.
-VERSIONS = [11, 16, 17, 18]
+# The oldest shortens floats unless told otherwise, and does not notice when its client is gone.
+PACKAGES = json.loads(Path(__file__).with_name("package.json").read_text())["dependencies"]
+VERSIONS = sorted(
+    int(name.removeprefix("postgres-")) for name in PACKAGES if name.startswith("postgres-")
+)
 
 # The same on every server.
 VALUES = {
