@@ -47,7 +47,7 @@ drop function fits, tries;
 select * from pmpp.distribute(null::int, 'loopback', array['select generate_series(1, 10000)']) limit 1;
 select count(*) from pmpp.distribute(null::int, 'loopback', array['select generate_series(1, 10000)', 'select generate_series(1, 1001)', 'select 1 where false']);
 -- where PostgreSQL runs all it can in parallel: a manifest in JSON is read by a worker of its own
--- (PostgreSQL 16 renamed force_parallel_mode to debug_parallel_query)
+-- (newer servers call the setting debug_parallel_query)
 select name as parallel from pg_settings where name in ('force_parallel_mode', 'debug_parallel_query')
 \gset
 set :parallel = on;

@@ -6,7 +6,7 @@ select p.oid::regprocedure::text as function,
        obj_description(p.oid, 'pg_proc') is not null as commented
   from pg_proc p where p.pronamespace = 'pmpp'::regnamespace
  order by p.oid::regprocedure::text collate "C";
--- whatever else belongs to the extension has a comment too; since PostgreSQL 17 the types that come
+-- whatever else belongs to the extension has a comment too; on newer servers the types that come
 -- with a relation or another type belong to it as well, and need none
 select pg_describe_object(classid, objid, objsubid) as object
   from pg_depend e

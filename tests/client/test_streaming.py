@@ -98,7 +98,7 @@ def test_threads_of_what_was_forgotten(files: list[Path]) -> None:
         connection.close()
 
 
-# What is forgotten here is not closed, of which Python warns since 3.13.
+# The connection that is forgotten here is not closed, and newer versions of Python warn of that.
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 def test_threads_of_what_a_connection_leads_to() -> None:
     """Threads also end if a connection refers to the object that was dropped."""

@@ -90,7 +90,7 @@ def test_what_the_caller_sees(db: psycopg.Connection, here: str, level: str) -> 
 def test_snapshot_is_gone(db: psycopg.Connection, here: str) -> None:
     """After its transaction a snapshot cannot be used any more, and the error says so."""
     ((commands,),) = db.execute("select pmpp.same_snapshot()").fetchall()
-    # PostgreSQL 17 tells a snapshot that is gone from a name that is none.
+    # Newer servers tell a snapshot that is gone from a name that is none.
     gone = (psycopg.errors.InvalidParameterValue, psycopg.errors.UndefinedObject)
     message = 'invalid snapshot identifier|snapshot ".*" does not exist'
     with pytest.raises(gone, match=message):
