@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
-from cluster import Cluster
+from cluster import Cluster, server_for_tests
 from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean
 from installation import not_of_the_tree
 from psycopg import sql
@@ -53,7 +53,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The server under test."""
-    with Cluster(PG_CONFIG) as cluster:
+    with server_for_tests(PG_CONFIG) as cluster:
         yield cluster
         assert_log_is_clean(cluster)
 

@@ -1,15 +1,23 @@
 #!/usr/bin/env python3
 """Make a PostgreSQL server for a while, in a temporary directory and on a free port.
 
-    tools/cluster.py [--keep] PG_CONFIG -- COMMAND...
+    tools/cluster.py [--keep | --kept] PG_CONFIG -- COMMAND...
 
 runs a command with PGHOST, PGPORT, PGUSER and PG_CONFIG set, then removes the server again, also
 when interrupted. PostgreSQL refuses to run as root: there the server belongs to the user postgres.
+
+    tools/cluster.py --start PG_CONFIG
+    tools/cluster.py --stop
+
+starts and removes the server that stays for the tests. They use it, and so does --kept, if it is of
+the PostgreSQL that they test; else they make one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import getpass
+import json
 import os
 import shlex
 import shutil
@@ -18,10 +26,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 SERVER_USER = "postgres"
+
+# Tells which server stays for the tests. Whoever uses the server has a lock on the file.
+KEPT = Path(__file__).parents[1] / "build" / "server"
 
 # On Unix sockets everyone is trusted; on the network a password is asked for.
 HBA = """
@@ -40,6 +52,19 @@ SETTINGS = {
 }
 
 
+# Makes a server as it was when it was new, but for what PostgreSQL counts on, such as OIDs.
+EMPTY = r"""
+select format('alter database %I is_template false', datname)
+  from pg_database where datname !~ '^template[01]$' \gexec
+select format('drop database %I with (force)', datname)
+  from pg_database where datname !~ '^template[01]$' \gexec
+select format('drop role %I', rolname) from pg_roles where rolname !~ '^(pg_|postgres$)' \gexec
+create database postgres template template0;
+alter system reset all;
+select pg_reload_conf();
+"""
+
+
 class Cluster:
     """A throwaway server.
 
@@ -52,6 +77,8 @@ class Cluster:
         leads_to_itself: True if a connection string without host and port, used inside the
             server, is to lead back to it.
         network: the namespace of the network that the server is in, if not the machine's own.
+        directory: where the server is that runs already.
+        port: its port.
     """
 
     def __init__(
@@ -64,10 +91,12 @@ class Cluster:
         bindir: Path | None = None,
         leads_to_itself: bool = False,
         network: str | None = None,
+        directory: Path | None = None,
+        port: int | None = None,
     ) -> None:
         self.bindir = bindir or _bindir(pg_config)
-        self.port = free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="pmpp-"))
+        self.port = port or free_port()
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="pmpp-"))
         self.data = self.directory / "data"
         self.log = self.directory / "log"
         self._settings = {**SETTINGS, **(settings or {})}
@@ -107,6 +136,17 @@ class Cluster:
         """Run pg_ctl: start, stop, restart."""
         self._run("pg_ctl", action, "--pgdata", str(self.data), "--log", str(self.log),
                   "--wait", *options)  # fmt: skip
+
+    def is_running(self) -> bool:
+        """Tell if the server can be connected to."""
+        command = [str(self.bindir / "pg_isready"), "--quiet", f"--dbname={self.superuser()}"]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def empty(self) -> None:
+        """Remove all databases, roles and settings that were added, and what is in the log."""
+        command = [str(self.bindir / "psql"), "-Xqo/dev/null", "--set=ON_ERROR_STOP=1"]
+        subprocess.run([*command, self.superuser("template1")], input=EMPTY, text=True, check=True)
+        os.truncate(self.log, 0)
 
     def remove(self) -> None:
         """Stop the server and remove its files."""
@@ -167,6 +207,58 @@ class Cluster:
             raise RuntimeError(f"{program} failed:\n{output}{log[-2000:]}")
 
 
+@contextmanager
+def server_for_tests(pg_config: str) -> Iterator[Cluster]:
+    """The server that stays for the tests, empty, if it fits and nobody uses it; else a new one."""
+    with ExitStack() as stack:
+        cluster = None
+        if KEPT.exists():
+            file = stack.enter_context(KEPT.open())
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                cluster = _kept(pg_config)
+            except BlockingIOError:
+                print(f"another program uses the server of {KEPT}: making one", file=sys.stderr)
+        if cluster:
+            cluster.empty()
+        yield cluster or stack.enter_context(Cluster(pg_config))
+
+
+def _kept(pg_config: str | None = None) -> Cluster | None:
+    """Return the server that stays for the tests, if it runs and is as one made now would be."""
+    if not KEPT.exists():
+        return None
+    kept = json.loads(KEPT.read_text())
+    bindir = Path(kept["bindir"])
+    if pg_config and (bindir, kept["settings"]) != (_bindir(pg_config), SETTINGS):
+        return None
+    cluster = Cluster(bindir=bindir, directory=Path(kept["directory"]), port=kept["port"])
+    return cluster if cluster.is_running() else None
+
+
+def _start(pg_config: str) -> None:
+    cluster = _kept(pg_config)
+    if not cluster:
+        _stop()
+        cluster = Cluster(pg_config)
+        cluster.start()
+        kept = {
+            "bindir": str(cluster.bindir),
+            "settings": SETTINGS,
+            "directory": str(cluster.directory),
+            "port": cluster.port,
+        }
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_text(json.dumps(kept))
+    print(f"the tests use this server: psql -h {cluster.host} -p {cluster.port} -U postgres")
+
+
+def _stop() -> None:
+    if cluster := _kept():
+        cluster.remove()
+    KEPT.unlink(missing_ok=True)
+
+
 def _as_server_user(command: list[str], network: str | None = None) -> list[str]:
     """Return what runs a command as the user of the server, who as root is not the current one.
 
@@ -195,26 +287,43 @@ def free_port() -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command beside a server; return its exit status."""
+    if arguments[:1] == ["--start"]:
+        _start(*arguments[1:])
+        return 0
+    if arguments == ["--stop"]:
+        _stop()
+        return 0
     options, command = _split(arguments)
-    keep = "--keep" in options
-    (pg_config,) = [option for option in options if option != "--keep"] or ["pg_config"]
+    (pg_config,) = [option for option in options if option[:2] != "--"] or ["pg_config"]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
-    cluster = Cluster(pg_config)
     try:
-        cluster.start()
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
-        environment |= {**cluster.environment(), "PG_CONFIG": pg_config}
-        return subprocess.run(command, env=environment, check=False).returncode
+        if "--kept" in options:
+            with server_for_tests(pg_config) as cluster:
+                return _run_beside(cluster, pg_config, command)
+        cluster = Cluster(pg_config)
+        try:
+            cluster.start()
+            return _run_beside(cluster, pg_config, command)
+        finally:
+            _leave(cluster, keep="--keep" in options)
     except KeyboardInterrupt:
         return 130
-    finally:
-        if keep:
-            print(f"the server keeps running: psql -h {cluster.host} -p {cluster.port} -U postgres")
-            stop = shlex.join(_as_server_user([f"{cluster.bindir}/pg_ctl", "stop"]))
-            print(f"to remove it: {stop} -D {cluster.data}; rm -rf {cluster.directory}")
-        else:
-            cluster.remove()
+
+
+def _run_beside(cluster: Cluster, pg_config: str, command: Sequence[str]) -> int:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+    environment |= {**cluster.environment(), "PG_CONFIG": pg_config}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _leave(cluster: Cluster, *, keep: bool) -> None:
+    if not keep:
+        cluster.remove()
+        return
+    print(f"the server keeps running: psql -h {cluster.host} -p {cluster.port} -U postgres")
+    stop = shlex.join(_as_server_user([f"{cluster.bindir}/pg_ctl", "stop"]))
+    print(f"to remove it: {stop} -D {cluster.data}; rm -rf {cluster.directory}")
 
 
 def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

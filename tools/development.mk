@@ -2,7 +2,7 @@
 
 # ---- Tests ----
 
-.PHONY: test run-tests unit packaging fuzz coverage
+.PHONY: test run-tests unit packaging fuzz coverage server server-stop regress
 
 test: ## install what is missing, build, and run all checks and tests
 	tools/prerequisites tests
@@ -22,6 +22,16 @@ unit: build/venv.done ## run the tests that need no server
 
 packaging: all build/venv.done ## run the tests of distribution, installation, dump and update
 	build/venv/bin/pytest tests/packaging
+
+server: all build/venv.done ## install, and start a server that tests use until make server-stop
+	$(SUDO) $(MAKE) install PG_CONFIG="$$(command -v '$(PG_CONFIG)')"
+	tools/cluster.py --start '$(PG_CONFIG)'
+
+server-stop: ## remove that server
+	tools/cluster.py --stop
+
+regress: ## run the regression tests (REGRESS="setup errors": only these) on a server of the tests
+	tools/cluster.py --kept '$(PG_CONFIG)' -- $(MAKE) installcheck
 
 coverage: all build/venv.done ## measure which lines of the Python package the tests run, in and out of the server
 	build/venv/bin/python tools/measure_coverage.py '$(PG_CONFIG)'
