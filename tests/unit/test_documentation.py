@@ -15,7 +15,7 @@ from psycopg import errors as conditions
 TOP = Path(__file__).parents[2]
 PAGES = sorted(
     path
-    for places in ("*.md", "doc/*.md", "python/*.md", ".github/**/*.md")
+    for places in ("*.md", "doc/*.md", "python/*.md", "tests/*.md", ".github/**/*.md")
     for path in TOP.glob(places)
 )
 REFERENCE = "\n".join(path.read_text() for path in TOP.glob("doc/*.md"))
