@@ -200,6 +200,7 @@ def test_memory_is_bounded(dsns: list[str], driver: str) -> None:
     assert grown < 16 * MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     ["repeat('x', {})", "decode(repeat('61', {}), 'hex')", "json_build_array(repeat('x', {}))"],

@@ -7,10 +7,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import psycopg
+import pytest
 from cluster import Cluster
 from installation import TOP, Installation, run
 
 
+@pytest.mark.slow
 def test_pgxn(installation: Installation, server: Cluster) -> None:
     """pgxnclient installs, creates, checks, drops and uninstalls; no file is left."""
     installation.make("dist")

@@ -199,6 +199,7 @@ def test_deaf_remote(db: psycopg.Connection, remote: Cluster, there: str) -> Non
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_caller_dies(remote: Cluster, there: str, number: signal.Signals) -> None:
     """When the caller's process is terminated or killed, the remotes end their work."""

@@ -193,16 +193,19 @@ def test_too_many_connections(throwaway: Cluster, db: psycopg.Connection, limit:
     ],
 )
 def test_absurd_number_of_cpus(
-    db: psycopg.Connection, throwaway: Cluster, definition: str, reason: str
+    db: psycopg.Connection, remote: Cluster, definition: str, reason: str
 ) -> None:
     """A remote that claims an absurd number of CPUs fails the call and no more."""
-    with psycopg.connect(throwaway.superuser(), autocommit=True) as conn:
+    with psycopg.connect(remote.superuser(), autocommit=True) as conn:
+        conn.execute("drop database if exists absurd with (force)")
+        conn.execute("create database absurd")
+    with psycopg.connect(remote.superuser("absurd")) as conn:
         conn.execute("create schema pmpp")
         conn.execute(f"create function pmpp.num_cpus() returns int language sql as '{definition}'")
     with pytest.raises(psycopg.Error, match=reason) as raised:
         db.execute(
             "select * from pmpp.distribute(null::text, %s, array['select 1', 'select 2'])",
-            [tcp(throwaway.port)],
+            [tcp(remote.port).replace("dbname=postgres", "dbname=absurd")],
         )
     assert "Set num_workers" in str(raised.value.diag.message_hint)
 

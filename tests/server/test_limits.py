@@ -46,6 +46,7 @@ def test_hundred_thousand_queries(db: psycopg.Connection, there: str) -> None:
     assert db.execute(RUN, [there, queries, 2]).fetchall() == [(100_000, sum(range(100_000)))]
 
 
+@pytest.mark.slow
 def test_three_hundred_workers(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     """Three hundred connections work at the same time: each waits until all have arrived."""
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:
