@@ -46,6 +46,7 @@ def test_it_is_used_and_empty(kept: cluster.Cluster) -> None:
             assert conn.execute("show work_mem").fetchall() != [("1MB",)]
 
 
+@pytest.mark.slow
 def test_another_one_is_made(kept: cluster.Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two programs never use it at the same time, and none uses one that has other settings."""
     with (
