@@ -12,8 +12,10 @@ REGRESS = setup $(filter-out setup,$(sort $(patsubst sql/%.sql,%,$(wildcard sql/
 REGRESS_OPTS = --outputdir=build/regress
 EXTRA_CLEAN = build python/build $(wildcard python/src/*.egg-info)
 
-PG_CONFIG ?= pg_config
+PG_CONFIG ?= $(shell tools/pg-config)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+# The word that has tools/prerequisites install what psycopg is compiled with.
+TO_COMPILE = $(if $(filter system,$(LIBPQ)),libpq)
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .DEFAULT_GOAL := all
@@ -31,7 +33,7 @@ demo: prerequisites ## install what is missing, build, and show pmpp at work (KE
 	$(MAKE) run-demo
 
 prerequisites: ## install what is missing for building (Debian)
-	tools/prerequisites
+	tools/prerequisites $(TO_COMPILE)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile $(DEVELOPMENT) | expand -t 20
@@ -40,7 +42,7 @@ ifeq ($(wildcard $(PGXS)),)
 
 .PHONY: all install uninstall installcheck clean
 all install uninstall installcheck clean:
-	@echo "pmpp needs PGXS, the files that extensions of PostgreSQL are built with (Debian: postgresql-client-15)." >&2
+	@echo "pmpp needs PGXS, the files that extensions of PostgreSQL are built with (Debian: postgresql-client-<version>)." >&2
 	@echo "If they are installed, tell where: make PG_CONFIG=/path/to/pg_config" >&2
 	@exit 1
 

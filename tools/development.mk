@@ -2,16 +2,21 @@
 
 # ---- Tests ----
 
-.PHONY: test run-tests unit packaging fuzz coverage server server-stop regress
+.PHONY: test prerequisites-tests run-tests unit packaging fuzz coverage server server-stop regress
 
-test: ## install what is missing, build, and run all checks and tests
-	tools/prerequisites tests
+# The tests use the same PostgreSQL as the targets.
+run-tests unit packaging deb fuzz: export PG_CONFIG := $(PG_CONFIG)
+
+test: prerequisites-tests ## install what is missing, build, and run all checks and tests
 	$(MAKE) all build/venv.done
 	$(SUDO) $(MAKE) install PG_CONFIG="$$(command -v '$(PG_CONFIG)')"
 	$(MAKE) run-tests
 
+prerequisites-tests: ## install what is missing for the tests (Debian)
+	tools/prerequisites $(TO_COMPILE) tests deb
+
 run-tests: checkver lint unit build/remotes.done ## the part of test after the installation
-	tools/cluster.py $(PG_CONFIG) -- $(MAKE) installcheck
+	tools/cluster.py '$(PG_CONFIG)' -- $(MAKE) installcheck
 	build/venv/bin/pytest tests/server tests/engine tests/client
 	build/venv/bin/pytest tests/reach
 	build/venv/bin/pytest tests/packaging
@@ -43,7 +48,7 @@ fuzz: build/venv.done ## try generated manifests and answers of remotes, five mi
 
 .PHONY: lint checkver
 
-SHELL_SCRIPTS := .ci/run tools/build-deb tools/demo tools/prerequisites
+SHELL_SCRIPTS := .ci/run tools/build-deb tools/demo tools/pg-config tools/prerequisites
 PYTHON_SCRIPTS := tools/*.py tools/checkver tools/upgrade-script
 
 # PS005: functions that read the caller's values do so under the caller's search_path; they name all
@@ -66,7 +71,7 @@ checkver: ## compare version, licence and summary in all places that name them
 .PHONY: bench
 
 bench: ## measure pmpp beside its peers (QUICK=1: within two minutes; DOC=1: into doc/performance.md)
-	tools/prerequisites bench
+	tools/prerequisites $(TO_COMPILE) bench
 	$(MAKE) all build/bench.done
 	$(SUDO) $(MAKE) install PG_CONFIG="$$(command -v '$(PG_CONFIG)')"
 	PG_CONFIG='$(PG_CONFIG)' build/venv/bin/python bench/run.py $(if $(QUICK),--quick) $(if $(DOC),--doc)
