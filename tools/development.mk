@@ -2,10 +2,10 @@
 
 # ---- Tests ----
 
-.PHONY: test prerequisites-tests run-tests unit packaging fuzz coverage server server-stop regress
+.PHONY: test prerequisites-tests run-tests unit client packaging fuzz coverage server server-stop regress
 
 # The tests use the same PostgreSQL as the targets.
-run-tests unit packaging deb fuzz: export PG_CONFIG := $(PG_CONFIG)
+run-tests unit client packaging deb fuzz: export PG_CONFIG := $(PG_CONFIG)
 
 test: prerequisites-tests ## install what is missing, build, and run all checks and tests
 	$(MAKE) all build/venv.done
@@ -24,6 +24,12 @@ run-tests: checkver lint unit build/remotes.done ## the part of test after the i
 
 unit: build/venv.done ## run the tests that need no server
 	build/venv/bin/pytest tests/unit
+
+client: CLIENT_PYTHON ?= $(PYTHON)
+client: ## run the tests of ParallelConnection (CLIENT_PYTHON=another Python than PL/Python's)
+	'$(CLIENT_PYTHON)' -m venv --clear build/client
+	build/client/bin/pip install --quiet --editable 'python[test]'
+	build/client/bin/pytest tests/client
 
 packaging: all build/venv.done ## run the tests of distribution, installation, dump and update
 	build/venv/bin/pytest tests/packaging
@@ -61,6 +67,7 @@ lint: build/venv.done build/pmpp--$(EXTVERSION).sql ## check style, types, spell
 	MYPYPATH=python/src:tools:tests:bench build/venv/bin/mypy --config-file python/pyproject.toml python/src tools/*.py tests bench
 	build/venv/bin/codespell --skip '*.pyc,*.egg-info' *.md Makefile META.json .github bench debian doc python sql tests tools
 	build/venv/bin/shellcheck $(SHELL_SCRIPTS)
+	PATH="$(CURDIR)/build/venv/bin:$$PATH" actionlint .github/workflows/*.yml
 	build/venv/bin/pgspot $(PGSPOT_OPTIONS) build/pmpp--$(EXTVERSION).sql
 
 checkver: ## compare version, licence and summary in all places that name them
