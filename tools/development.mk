@@ -2,25 +2,34 @@
 
 # ---- Tests ----
 
-.PHONY: test prerequisites-tests run-tests unit client packaging fuzz coverage server server-stop regress
+.PHONY: test prerequisites-tests run-tests run-other-tests test-on unit client packaging fuzz coverage server server-stop regress
+
+# With QUICK=1, tests leave out what is slow.
+NOT_SLOW := $(if $(QUICK),-m 'not slow')
 
 # The tests use the same PostgreSQL as the targets.
-run-tests unit client packaging deb fuzz: export PG_CONFIG := $(PG_CONFIG)
+run-tests run-other-tests unit client packaging deb fuzz: export PG_CONFIG := $(PG_CONFIG)
 
-test: prerequisites-tests ## install what is missing, build, and run all checks and tests
+test: prerequisites-tests ## install what is missing, build, and run all checks and tests (QUICK=1: no slow ones)
 	$(MAKE) all build/venv.done
 	$(SUDO) $(MAKE) install PG_CONFIG="$$(command -v '$(PG_CONFIG)')"
 	$(MAKE) run-tests
 
 prerequisites-tests: ## install what is missing for the tests (Debian)
-	tools/prerequisites $(TO_COMPILE) tests deb
+	tools/prerequisites $(TO_COMPILE) tests $(if $(QUICK),,deb)
 
-run-tests: checkver lint unit build/remotes.done ## the part of test after the installation
+run-tests: checkver unit $(if $(QUICK),,lint) ## the part of test after the installation
 	tools/cluster.py '$(PG_CONFIG)' -- $(MAKE) installcheck
-	build/venv/bin/pytest tests/server tests/engine tests/client
+	build/venv/bin/pytest $(NOT_SLOW) tests/server tests/engine tests/client
+	build/venv/bin/pytest $(NOT_SLOW) tests/packaging
+	$(if $(QUICK),,$(MAKE) run-other-tests)
+
+run-other-tests: build/remotes.done ## the part of run-tests with remote servers of other kinds, and the Debian package
 	build/venv/bin/pytest tests/reach
-	build/venv/bin/pytest tests/packaging
 	if test -e /usr/lib/postgresql/$(MAJORVERSION)/bin/pg_config && command -v dpkg >/dev/null; then $(MAKE) deb; fi
+
+test-on: ## run test on other systems, in a root of each (SUITE=one of tools/hosts; QUICK=1 as for test)
+	tools/test-on $(if $(QUICK),--quick) $(SUITE)
 
 unit: build/venv.done ## run the tests that need no server
 	build/venv/bin/pytest tests/unit
@@ -55,7 +64,7 @@ fuzz: build/venv.done ## try generated manifests and answers of remotes, five mi
 .PHONY: lint checkver
 
 SHELL_SCRIPTS := .ci/run tools/build-deb tools/demo tools/pg-config tools/prerequisites
-PYTHON_SCRIPTS := tools/*.py tools/checkver tools/upgrade-script
+PYTHON_SCRIPTS := tools/*.py tools/checkver tools/test-on tools/upgrade-script
 
 # PS005: functions that read the caller's values do so under the caller's search_path; they name all
 # objects by their schemas instead. pgspot does not know variables of composite types in PL/pgSQL.
