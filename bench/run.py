@@ -11,7 +11,6 @@ least and the greatest. The table goes to standard output, the progress to stand
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ sys.path.insert(0, str(TOP / "tools"))
 import report  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from curves import curves, draw  # noqa: E402
-from installation import not_of_the_tree  # noqa: E402
+from installation import default_pg_config, not_of_the_tree  # noqa: E402
 from measure import Line, measure  # noqa: E402
 from scenarios import scenarios  # noqa: E402
 from testbed import Bench  # noqa: E402
@@ -32,7 +31,7 @@ def main() -> None:
     """Set up a server, run the scenarios asked for, remove the server, print the table."""
     arguments = _arguments()
     rounds, enough = (3, 0.0) if arguments.quick else (5, 10.0)
-    pg_config = os.environ.get("PG_CONFIG", "pg_config")
+    pg_config = default_pg_config()
     if problem := not_of_the_tree(pg_config):
         sys.exit(problem)
     with Cluster(pg_config) as cluster:

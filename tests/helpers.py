@@ -12,8 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from cluster import Cluster
+from installation import default_pg_config
 
-PG_CONFIG = os.environ.get("PG_CONFIG", "pg_config")
+PG_CONFIG = default_pg_config()
 
 # A line for a remote server that does not ask for a password.
 TRUST = "host all all 127.0.0.1/32 trust"

@@ -294,7 +294,7 @@ def main(arguments: Sequence[str]) -> int:
         _stop()
         return 0
     options, command = _split(arguments)
-    (pg_config,) = [option for option in options if option[:2] != "--"] or ["pg_config"]
+    (pg_config,) = [option for option in options if option[:2] != "--"]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
     try:

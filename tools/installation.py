@@ -85,6 +85,11 @@ def not_of_the_tree(pg_config: str) -> str | None:
     return None
 
 
+def default_pg_config() -> str:
+    """Return the program that PG_CONFIG names, or the one that the Makefile takes without it."""
+    return os.environ.get("PG_CONFIG") or run(TOP / "tools/pg-config").strip()
+
+
 def ask(pg_config: str, option: str) -> str:
     """Return an answer of pg_config."""
     return subprocess.check_output([pg_config, option], text=True).strip()

@@ -243,17 +243,6 @@ def test_max_result_size(
             db.execute(call)
 
 
-def test_larger_than_what_may_be_held(db: psycopg.Connection, there: str) -> None:
-    """Without the setting, a result of any size arrives if it does not have to be held."""
-    query = "select repeat('x', 1000000) from generate_series(1, 1100)"
-    call = "select count(*) from pmpp.distribute(null::text, %s, array[%s]) where value = 'y'"
-    call = call.replace("value", "distribute")
-    assert db.execute(call, [there, query]).fetchall() == [(0,)]
-    db.execute("set pmpp.on_error = 'continue'")
-    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="max_result_size"):
-        db.execute(call, [there, query])
-
-
 def test_notifications(db: psycopg.Connection, there: str) -> None:
     """Notifications that a setup command subscribes to are dropped and take no memory."""
     notify = "select count(pg_notify('c', n || repeat('x', 7000))) from generate_series(1, 10000) n"

@@ -43,3 +43,11 @@ def test_invalid_values(name: str, value: str) -> None:
         read(**{name: value})
     assert raised.value.sqlstate == "22023"
     assert raised.value.hint == HINTS[name]
+
+
+def test_result_limit() -> None:
+    """What is streamed has no limit by default, and what is held has one."""
+    assert Settings().result_limit is None
+    assert Settings(on_error="continue").result_limit == 1 << 30
+    for on_error in ("stop", "continue"):
+        assert Settings(on_error=on_error, max_result_size=1 << 31).result_limit == 1 << 31
