@@ -255,16 +255,18 @@ def test_notifications(db: psycopg.Connection, there: str) -> None:
     assert memory(db, "VmHWM") - before < 64 * MB
 
 
-def test_errors_that_last_run_keeps(db: psycopg.Connection, there: str) -> None:
-    """Of the long message of an error, last_run keeps the beginning."""
+def test_long_errors(db: psycopg.Connection, there: str) -> None:
+    """Of the long message of an error, last_run keeps the beginning, and the session no more."""
     db.execute("set pmpp.on_error = 'continue'")
-    fails = "do $$ begin raise '%', repeat('x', 1000000); end $$"
-    db.execute("select * from pmpp.meta(%s, %s)", [there, ["set a.b = 'c'", fails]])
-    ((status, length),) = db.execute(
-        "select status, length(message) from pmpp.last_run() where message is not null"
-    ).fetchall()
-    assert status == "failed"
-    assert 1000 <= length <= 10_000
+    fails = "do $$ begin raise '%', repeat('x', 20000000); end $$"
+    call = "select * from pmpp.meta(%s, %s, num_workers => 1)"
+    db.execute(call, [there, ["set a.b = 'c'"]])
+    before = memory(db)
+    db.execute(call, [there, ["set a.b = 'c'"] + 10 * [fails]])
+    assert memory(db) - before < 64 * MB
+    kept = "select min(length(message)), max(length(message)) from pmpp.last_run() where status = 'failed'"
+    ((least, most),) = db.execute(kept).fetchall()
+    assert 1000 <= least <= most <= 10_000
 
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])

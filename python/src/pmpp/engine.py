@@ -224,7 +224,8 @@ class Engine:
             self.queue.fail(task, ex)
             if not self._continues:
                 raise
-            self._notices.append(Notice("WARNING", ex.message, ex.detail, ex.hint))
+            error = ex.shortened()
+            self._notices.append(Notice("WARNING", error.message, error.detail, error.hint))
             return session.is_idle
         self.queue.finish(task)
         for delivery in held:

@@ -167,7 +167,12 @@ class Link:
             if has_more:
                 yield None
         if failure:
-            raise failure
+            try:
+                raise failure
+            finally:
+                # Its traceback leads to this frame. Without a way back, no text of a megabyte waits
+                # for the garbage collector.
+                del failure
 
     def _part(self, chunks: list[abc.PGresult], rows: int, where: object) -> Part:
         """Return what has been received as one part, and count its bytes."""
