@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -213,7 +214,6 @@ def test_a_thousand_calls(db: psycopg.Connection, remote: Cluster, there: str) -
 
 
 @pytest.mark.parametrize("on_error", ["stop", "continue"])
-@pytest.mark.parametrize("rows", ["null::text, {}) v", "{}) as v(v text)"])
 @pytest.mark.parametrize(
     ("query", "fits"),
     [
@@ -226,21 +226,22 @@ def test_a_thousand_calls(db: psycopg.Connection, remote: Cluster, there: str) -
     ],
 )
 def test_max_result_size(
-    db: psycopg.Connection, there: str, on_error: str, rows: str, query: str, fits: bool
+    db: psycopg.Connection, there: str, on_error: str, query: str, fits: bool
 ) -> None:
-    """The setting bounds the bytes of all results of a query, streamed or held."""
+    """The setting bounds the bytes of all results of a query, streamed or held, in each form."""
     db.execute("set pmpp.max_result_size = '2MB'")
     db.execute(sql.SQL("set pmpp.on_error = {}").format(on_error))
-    manifest = (
-        f"""array[row('{there}', array[$q${query}$q$], null, 1, null, null)::pmpp.query_manifest]"""
-    )
-    call = f"select sum(length(v)) from pmpp.distribute({rows.format(manifest)}"
-    if fits:
-        ((size,),) = db.execute(call).fetchall()
-        assert size == 1_500_000
-    else:
-        with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="max_result_size"):
-            db.execute(call)
+    manifest = json.dumps([{"connection": there, "query": query, "num_workers": 1}])
+    for call in (
+        "pmpp.distribute(null::text, %s::jsonb) v",
+        "pmpp.distribute(%s::jsonb) as (v text)",
+    ):
+        call = "select sum(length(v)) from " + call
+        if fits:
+            assert db.execute(call, [manifest]).fetchall() == [(1_500_000,)]
+        else:
+            with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="max_result_size"):
+                db.execute(call, [manifest])
 
 
 def test_notifications(db: psycopg.Connection, there: str) -> None:
@@ -270,13 +271,11 @@ def test_long_errors(db: psycopg.Connection, there: str) -> None:
 
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
-@pytest.mark.parametrize("count", [0, 31, 32, 33, 300, 320, 2500])
-def test_command_tag(
-    db: psycopg.Connection, there: str, count: int, result_format: str | None
-) -> None:
+def test_command_tags(db: psycopg.Connection, there: str, result_format: str | None) -> None:
     """The command tag of a query is there however many rows it returned."""
-    query = f"select generate_series(1, {count})"
-    call = "select * from pmpp.distribute(null::int, %s, array[%s], num_workers => 1, result_format => %s)"
-    db.execute(call, [there, query, result_format])
-    rows = db.execute("select rows, command_tag from pmpp.last_run()").fetchall()
-    assert rows == [(count, f"SELECT {count}")]
+    counts = [0, 1, 31, 32, 33, 300, 320, 2500]
+    queries = [f"select generate_series(1, {count})" for count in counts]
+    call = "select from pmpp.distribute(null::int, %s, %s, num_workers => 2, result_format => %s)"
+    db.execute(call, [there, queries, result_format])
+    told = db.execute("select rows, command_tag from pmpp.last_run() order by query_number")
+    assert told.fetchall() == [(count, f"SELECT {count}") for count in counts]
