@@ -18,7 +18,9 @@ from . import errors
 from .errors import PmppError
 
 OLDEST = 170000  # libpq 17 is the first that has rows in chunks and cancels without blocking
-_PROBE = 1 << 20  # bytes
+# In bytes. When a block of up to 32 MB is freed, malloc raises the size from which it gives blocks
+# back to the kernel.
+_PROBE = 33 << 20
 
 # Where this package and psycopg are installed.
 _DIRECTORY = os.path.dirname(os.path.dirname(__file__))
@@ -80,6 +82,8 @@ def _check_malloc() -> None:
 
     before = allocated()
     probe = malloc(_PROBE)
+    if not probe:
+        raise MemoryError
     grown = allocated() - before
     free(probe)
     if grown < _PROBE:
