@@ -86,6 +86,29 @@ def shared_directory() -> Iterator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def certificates(directory: Path) -> None:
+    """Make two authorities, and a certificate that one of them has signed.
+
+    The files are authority.crt, stranger.crt, and server.crt with server.key, which is for
+    localhost, 127.0.0.1 and ::1.
+    """
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for name in ("authority", "stranger"):
+        openssl("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "9",
+                "-keyout", f"{name}.key", "-out", f"{name}.crt")  # fmt: skip
+    openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr",
+            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1")  # fmt: skip
+    openssl("x509", "-req", "-in", "server.csr", "-CA", "authority.crt", "-CAkey", "authority.key",
+            "-days", "9", "-copy_extensions", "copy", "-out", "server.crt")  # fmt: skip
+    for file in directory.iterdir():
+        if os.getuid() == 0:
+            shutil.chown(file, SERVER_USER)
+
+
 @contextmanager
 def _serving(command: Sequence[str], port: int, user: str | None = None) -> Iterator[None]:
     """Run a server until the end of the block; wait first until it listens."""

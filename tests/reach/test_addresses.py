@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,7 @@ from cluster import Cluster
 from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean, eventually
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
-from remotes import shared_directory
+from remotes import certificates, shared_directory
 
 CALL = "select t from pmpp.distribute(null::text, %s, array[%s], num_workers => 1) t"
 IN_USE = "select ssl::text || ' ' || version from pg_stat_ssl where pid = pg_backend_pid()"
@@ -55,7 +52,7 @@ def secure() -> Iterator[Secure]:
     """A server that wants TLS and SCRAM, on IPv4 and IPv6."""
     _assert_ipv6()
     with shared_directory() as files:
-        _certificates(files)
+        certificates(files)
         settings = {
             "listen_addresses": "127.0.0.1,127.0.0.2,::1",
             "ssl": "on",
@@ -77,25 +74,6 @@ def _assert_ipv6() -> None:
             pytest.fail(
                 f"these tests need the IPv6 loopback address ::1, which this machine lacks: {ex}"
             )
-
-
-def _certificates(directory: Path) -> None:
-    """Make two authorities, and a certificate that one of them has signed."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for name in ("authority", "stranger"):
-        openssl("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "9",
-                "-keyout", f"{name}.key", "-out", f"{name}.crt")  # fmt: skip
-    openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr",
-            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1")  # fmt: skip
-    openssl("x509", "-req", "-in", "server.csr", "-CA", "authority.crt", "-CAkey", "authority.key",
-            "-days", "9", "-copy_extensions", "copy", "-out", "server.crt")  # fmt: skip
-    for file in directory.iterdir():
-        if os.getuid() == 0:
-            shutil.chown(file, "postgres")
 
 
 @pytest.mark.parametrize(
