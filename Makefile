@@ -14,6 +14,9 @@ EXTRA_CLEAN = build python/build $(wildcard python/src/*.egg-info)
 
 PG_CONFIG ?= $(shell tools/pg-config)
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+# LIBPQ=wheel builds with psycopg's wheel, which contains libpq and OpenSSL, and LIBPQ=system with
+# psycopg compiled on the libpq of the system. make install and later builds keep the choice.
+LIBPQ := $(or $(LIBPQ),$(if $(wildcard build/psycopg-system.done),system,wheel))
 # The word that has tools/prerequisites install what psycopg is compiled with.
 TO_COMPILE = $(if $(filter system,$(LIBPQ)),libpq)
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
@@ -83,28 +86,26 @@ build/venv.place: FORCE | build
 
 FORCE:
 
-# LIBPQ=wheel: psycopg's wheel, which contains libpq and OpenSSL. LIBPQ=system: psycopg compiled on
-# the libpq whose pg_config comes first on this PATH.
-LIBPQ ?= wheel
+# LIBPQ=system uses the libpq whose pg_config comes first on this PATH.
 LIBPQ_PATH := $(if $(wildcard $(includedir)/libpq-fe.h),$(bindir):)$(PATH)
 PSYCOPG := build/psycopg-$(LIBPQ).done
 PIP_INSTALL = build/venv/bin/pip install --quiet --require-hashes --no-compile
 
 # Both ways put psycopg into the same directory, so making one undoes the other.
 $(PSYCOPG): python/libpq-$(LIBPQ).txt python/server-requirements.txt python/build-requirements.txt | build/venv/bin/pip
-	rm -rf build/package build/psycopg-*.done
 	$(MAKE) psycopg-$(LIBPQ)
 	$(COMPILE) build/package
 	touch $@
 
 .PHONY: psycopg-wheel psycopg-system
 psycopg-wheel: ## the part of all that fetches psycopg with its own libpq
+	rm -rf build/package build/psycopg-*.done
 	$(PIP_INSTALL) --only-binary :all: --target build/package --requirement python/libpq-wheel.txt
 
 # Without pip's cache, which may have psycopg compiled on another libpq.
 psycopg-system: ## the part of all that compiles psycopg on the libpq of the system
-	@PATH='$(LIBPQ_PATH)' pg_config --version | awk -v least=17 '$$2 + 0 < least { \
-	    print "LIBPQ=system needs libpq " least " or later, and the libpq here is of " $$0 ": use LIBPQ=wheel"; exit 1 }' >&2
+	@PATH='$(LIBPQ_PATH)' tools/check-libpq
+	rm -rf build/package build/psycopg-*.done
 	$(PIP_INSTALL) --only-binary :all: --requirement python/build-requirements.txt
 	PATH='$(LIBPQ_PATH)' $(PIP_INSTALL) --no-cache-dir --no-build-isolation --target build/package --requirement python/libpq-system.txt
 

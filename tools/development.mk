@@ -63,7 +63,7 @@ fuzz: build/venv.done ## try generated manifests and answers of remotes, five mi
 
 .PHONY: lint checkver
 
-SHELL_SCRIPTS := .ci/run tools/build-deb tools/demo tools/pg-config tools/prerequisites
+SHELL_SCRIPTS := .ci/run tools/build-deb tools/check-libpq tools/demo tools/pg-config tools/prerequisites
 PYTHON_SCRIPTS := tools/*.py tools/checkver tools/test-on tools/upgrade-script
 
 # PS005: functions that read the caller's values do so under the caller's search_path; they name all
