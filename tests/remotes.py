@@ -98,7 +98,9 @@ def certificates(directory: Path) -> None:
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     for name in ("authority", "stranger"):
+        # Python 3.13 and later demand that a certificate says what its key is for.
         openssl("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "9",
+                "-addext", "keyUsage=critical,keyCertSign",
                 "-keyout", f"{name}.key", "-out", f"{name}.crt")  # fmt: skip
     openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr",
             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1")  # fmt: skip
