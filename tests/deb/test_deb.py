@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
 import tempfile
 from pathlib import Path
 
@@ -29,9 +32,32 @@ def test_package() -> None:
         before = installation.files().keys()
         dpkg("--install", package)
         assert installation.files().keys() > before
+        depends = run("dpkg-deb", "--field", package, "Depends")
+        records = list(installation.pkglibdir.glob("pmpp/*/psycopg_binary-*.dist-info/RECORD"))
+        if records:
+            assert "libpq5" not in depends
+            assert changed_libraries(records[0]) == []
+        else:
+            assert "libpq5 (>= 17" in depends
         (copyright_file,) = (root / "usr/share/doc").glob("*/copyright")
         assert 'HEREUNDER IS ON AN "AS IS" BASIS' in copyright_file.read_text()
         with Cluster(installation.pg_config) as server:
             run("make", "installcheck", f"PG_CONFIG={installation.pg_config}", environment=server.environment())  # fmt: skip
         dpkg("--purge", package.name.partition("_")[0])
         assert installation.files().keys() == before
+
+
+def changed_libraries(record: Path) -> list[str]:
+    """Return which libraries of a wheel are not as its RECORD says, or are missing."""
+    changed = []
+    libraries = 0
+    for name, expected, _ in csv.reader(record.read_text().splitlines()):
+        if ".so" in name:
+            libraries += 1
+            file = record.parents[1] / name
+            digest = hashlib.sha256(file.read_bytes()).digest() if file.exists() else b""
+            actual = "sha256=" + base64.urlsafe_b64encode(digest).decode().rstrip("=")
+            if actual != expected:
+                changed.append(name)
+    assert libraries > 2
+    return changed
