@@ -62,7 +62,7 @@ PACKAGE_DIR := $(pkglibdir)/pmpp/$(EXTVERSION)
 # into the directory when the package is in use.
 COMPILE = $(PYTHON) -m compileall -q --invalidation-mode unchecked-hash -s build/package -p '$(PACKAGE_DIR)'
 
-all: build/package.done ## build the extension and its Python package into build/
+all: build/package-$(LIBPQ).done ## build the extension and its Python package into build/
 
 build:
 	mkdir -p $@
@@ -91,7 +91,9 @@ LIBPQ_PATH := $(if $(wildcard $(includedir)/libpq-fe.h),$(bindir):)$(PATH)
 PSYCOPG := build/psycopg-$(LIBPQ).done
 PIP_INSTALL = build/venv/bin/pip install --quiet --require-hashes --no-compile
 
-# Both ways put psycopg into the same directory, so making one undoes the other.
+# Both ways put psycopg into the same directory, so making one undoes the other. The file of the
+# package has the way in its name too: PGXS makes every file .SECONDARY, and make does not miss a
+# file of that kind while what is made from it is there.
 $(PSYCOPG): python/libpq-$(LIBPQ).txt python/server-requirements.txt python/build-requirements.txt | build/venv/bin/pip
 	$(MAKE) psycopg-$(LIBPQ)
 	$(COMPILE) build/package
@@ -99,13 +101,13 @@ $(PSYCOPG): python/libpq-$(LIBPQ).txt python/server-requirements.txt python/buil
 
 .PHONY: psycopg-wheel psycopg-system
 psycopg-wheel: ## the part of all that fetches psycopg with its own libpq
-	rm -rf build/package build/psycopg-*.done
+	rm -rf build/package build/package-*.done build/psycopg-*.done
 	$(PIP_INSTALL) --only-binary :all: --target build/package --requirement python/libpq-wheel.txt
 
 # Without pip's cache, which may have psycopg compiled on another libpq.
 psycopg-system: ## the part of all that compiles psycopg on the libpq of the system
 	@PATH='$(LIBPQ_PATH)' tools/check-libpq
-	rm -rf build/package build/psycopg-*.done
+	rm -rf build/package build/package-*.done build/psycopg-*.done
 	$(PIP_INSTALL) --only-binary :all: --requirement python/build-requirements.txt
 	PATH='$(LIBPQ_PATH)' $(PIP_INSTALL) --no-cache-dir --no-build-isolation --target build/package --requirement python/libpq-system.txt
 
@@ -113,7 +115,7 @@ python/libpq-$(LIBPQ).txt:
 	@echo "LIBPQ must be wheel or system, not $(LIBPQ)" >&2
 	@exit 1
 
-build/package.done: $(PSYCOPG) $(PYTHON_SOURCES)
+build/package-$(LIBPQ).done: $(PSYCOPG) $(PYTHON_SOURCES)
 	rm -rf build/package/pmpp
 	mkdir build/package/pmpp
 	cp $(PYTHON_SOURCES) build/package/pmpp

@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -160,3 +161,25 @@ def catalogs(conn: psycopg.Connection) -> dict[str, int]:
     ).fetchall()
     counts = " union all ".join(f"select '{name}', count(*) from {name}" for (name,) in names)
     return dict(conn.execute(counts).fetchall())
+
+
+@pytest.mark.slow
+def test_choice_of_libpq(installation: Installation, tree: Callable[..., Path]) -> None:
+    """LIBPQ=system replaces the wheel, or says why it cannot and leaves it; make keeps what is."""
+    source = tree("choice")
+    package = source / "build/package"
+
+    def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", f"PG_CONFIG={installation.pg_config}", *arguments]
+        return subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+
+    installation.make("all", "LIBPQ=wheel", tree=source)
+    refused = make("LIBPQ=nonsense")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("LIBPQ must be wheel or system, not nonsense\n")
+    is_system = make("LIBPQ=system")
+    if is_system.returncode:
+        assert is_system.stderr.startswith("LIBPQ=system needs ")
+    assert (package / "psycopg_c").is_dir() == (is_system.returncode == 0)
+    assert (package / "psycopg_binary").is_dir() == (is_system.returncode != 0)
+    assert "Nothing to be done" in make().stdout
