@@ -258,7 +258,6 @@ NAMES = [
     "with spaces and $dollars$",
     "MixedCase",
     "サーバー",
-    "a=b",
     "x" * 63,
 ]
 

@@ -185,6 +185,28 @@ def test_server(
     assert outcome(session, server) == expected.format(user=user)
 
 
+@pytest.mark.parametrize("text", ["port=1 dbname=shop", "postgres://:1/shop"])
+def test_server_named_like_a_connection_string(
+    db: psycopg.Connection, session: psycopg.Connection, text: str
+) -> None:
+    """A server that somebody has named like a connection string receives no queries for it."""
+    db.execute("create foreign data wrapper lax; grant usage on foreign data wrapper lax to public")
+    db.execute(
+        sql.SQL("grant create on database {} to public").format(sql.Identifier(db.info.dbname))
+    )
+    session.execute(
+        sql.SQL(
+            "create server {0} foreign data wrapper lax options (host '127.0.0.1', port '2');"
+            "create user mapping for public server {0} options (user 'thief', password 'x');"
+            "grant usage on foreign server {0} to public"
+        ).format(sql.Identifier(text))
+    )
+    assert outcome(db, text) == "08001"
+    label = db.execute("select connection from pmpp.last_run()").fetchall()
+    assert label == [("port=1 dbname=shop",)]
+    assert outcome(session, text) == "2F003"  # no password
+
+
 @pytest.fixture
 def public_mapping(db: psycopg.Connection, user: str, server: str) -> None:
     """A mapping for PUBLIC with a password that only the superuser may see."""

@@ -200,6 +200,15 @@ def from_server(
     )
 
 
+def can_name_server(text: str) -> bool:
+    """Return True if a connection may be the name of a foreign server.
+
+    A connection string never is: anyone who may create a server could name it like one, and would
+    receive the queries and the password that are meant for another server.
+    """
+    return "=" not in text and "://" not in text
+
+
 def unknown_connection(where: str, text: str) -> PmppError:
     """Return the error for a text that is neither a server's name nor a connection string."""
     shown = f' "{text}"' if _WORD.fullmatch(text) else ""

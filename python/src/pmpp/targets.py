@@ -32,7 +32,8 @@ def resolve(plpy: Any, catalog: Catalog, caller: Caller, items: Sequence[Item]) 
     Raises:
         PmppError: if the caller may not use one of them, or it is not valid.
     """
-    servers = catalog.foreign_servers([item.connection for item in items])
+    names = {item.connection for item in items if conninfo.can_name_server(item.connection)}
+    servers = catalog.foreign_servers(sorted(names))
     targets = []
     for item in items:
         where = f"item {item.number}"
