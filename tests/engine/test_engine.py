@@ -16,6 +16,7 @@ from pmpp.conninfo import Caller, from_string
 from pmpp.diagnostics import Notice
 from pmpp.engine import Delivery, Engine
 from pmpp.errors import PmppError
+from pmpp.interrupts import Interrupts
 from pmpp.manifest import parse
 from pmpp.rows import Reader, as_rows
 from pmpp.settings import Settings
@@ -36,7 +37,8 @@ def engine(
 ) -> Engine:
     fields = ["connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
               "result_format"]  # fmt: skip
-    manifest = parse([{**dict.fromkeys(fields), **item} for item in items])
+    entries = [{**dict.fromkeys(fields), **item} for item in items]
+    manifest = parse(entries, Interrupts(check_interrupts))
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
     return Engine(manifest, targets, settings, {}, check_interrupts, on_notice)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -230,3 +232,42 @@ def test_passwords_are_not_in_representations() -> None:
     """A debugger or a log that prints these objects shows no password."""
     assert "secret" not in repr(from_string("item 1", "dbname=x password=secret", USER))
     assert "secret" not in repr(ForeignServer("s", {"password": "secret"}, True, True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgres://{}",
+        "postgres://x{}",
+        "postgresql://h/{}",
+        "host={}",
+        "port={}",
+        "dbname='{}'",
+        "options='-c a={}'",
+        "connect_timeout='{}'",
+        "require_auth='{}'",
+        "{}",
+    ],
+)
+@pytest.mark.parametrize(
+    "part", ["/", "@", ":", "a", "pw", " ", "pw ", "=", "'", "1", "\\", "-c", "a.", ","]
+)
+def test_long_text_is_read_in_linear_time(text: str, part: str) -> None:
+    """A long text is read or refused at once. In quadratic time, it takes minutes."""
+    before = signal.signal(signal.SIGVTALRM, lambda *_: pytest.fail("it takes too long"))
+    signal.setitimer(signal.ITIMER_VIRTUAL, 5)
+    try:
+        with suppress(PmppError):
+            from_string("item 1", text.format(part * (300_000 // len(part))), SUPERUSER)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize("keyword", ["host", "hostaddr"])
+def test_number_of_hosts(keyword: str) -> None:
+    """A connection string has at most a hundred hosts."""
+    assert from_string("item 1", f"{keyword}=" + ",".join(["::1"] * 100), SUPERUSER)
+    with pytest.raises(PmppError, match=r"^item 1: connection has more than 100 hosts$") as raised:
+        from_string("item 1", f"{keyword}=" + ",".join(["::1"] * 101), SUPERUSER)
+    assert raised.value.sqlstate == "54000"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 from pmpp.errors import PmppError
+from pmpp.interrupts import Interrupts
 from pmpp.manifest import Item, parse
+
+UNINTERRUPTED = Interrupts(lambda: None)
 
 GOOD = {
     "connection": "c",
@@ -17,7 +20,7 @@ GOOD = {
 
 
 def item(**fields: object) -> Item:
-    (parsed,) = parse([GOOD | fields])
+    (parsed,) = parse([GOOD | fields], UNINTERRUPTED)
     return parsed
 
 
@@ -80,6 +83,6 @@ def test_asks_cpus(fields: dict[str, object], asks: bool) -> None:
 def test_errors(fields: dict[str, object], message: str, sqlstate: str) -> None:
     """An error names the item and the field, and has a fitting SQLSTATE."""
     with pytest.raises(PmppError) as raised:
-        parse([GOOD, GOOD | fields])
+        parse([GOOD, GOOD | fields], UNINTERRUPTED)
     assert raised.value.message == message
     assert raised.value.sqlstate == sqlstate

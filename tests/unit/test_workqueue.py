@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pmpp.errors import PmppError
+from pmpp.interrupts import Interrupts
 from pmpp.manifest import Item
 from pmpp.workqueue import SHOWN_LENGTH, Task, WorkQueue
+
+UNINTERRUPTED = Interrupts(lambda: None)
 
 
 def item(number: int, *queries: str) -> Item:
@@ -14,7 +17,7 @@ def item(number: int, *queries: str) -> Item:
 def test_each_query_is_taken_once_in_order() -> None:
     """The queries of an item leave in the order given, apart from those of other items."""
     first, second = item(1, "a", "b"), item(2, "c")
-    queue = WorkQueue([first, second], {1: "one", 2: "two"})
+    queue = WorkQueue([first, second], {1: "one", 2: "two"}, UNINTERRUPTED)
     taken = [queue.take(first), queue.take(second), queue.take(first), queue.take(first)]
     assert [task and (task.label, task.number, task.sql) for task in taken] == [
         ("one", 1, "a"),
@@ -27,7 +30,7 @@ def test_each_query_is_taken_once_in_order() -> None:
 def test_unfinished_counts_until_the_last_has_ended() -> None:
     """A query that was taken is unfinished until it is said to be done or to have failed."""
     only = item(1, "a", "b")
-    queue = WorkQueue([only], {1: "one"})
+    queue = WorkQueue([only], {1: "one"}, UNINTERRUPTED)
     a, b = queue.take(only), queue.take(only)
     assert a
     assert b
@@ -41,7 +44,7 @@ def test_unfinished_counts_until_the_last_has_ended() -> None:
 
 def test_failure_is_kept_without_its_traceback() -> None:
     """What is kept of a failure for last_run() are its fields, and no frames."""
-    queue = WorkQueue([item(1, "a")], {1: "one"})
+    queue = WorkQueue([item(1, "a")], {1: "one"}, UNINTERRUPTED)
     try:
         raise PmppError("m", sqlstate="22012", detail="d", hint="h")
     except PmppError as ex:
@@ -55,7 +58,7 @@ def test_failure_is_kept_without_its_traceback() -> None:
 def test_abandoned_queries() -> None:
     """What runs when a call ends is cancelled; what waits has not been started."""
     only = item(1, "a", "b", "c")
-    queue = WorkQueue([only], {1: "one"})
+    queue = WorkQueue([only], {1: "one"}, UNINTERRUPTED)
     first = queue.take(only)
     queue.take(only)
     assert first
@@ -67,7 +70,7 @@ def test_abandoned_queries() -> None:
 def test_failure_of_all() -> None:
     """A call has failed as a whole only if no query did anything else."""
     first, second = item(1, "a"), item(2, "b")
-    queue = WorkQueue([first, second], {1: "one", 2: "two"})
+    queue = WorkQueue([first, second], {1: "one", 2: "two"}, UNINTERRUPTED)
     queue.fail_waiting(first, PmppError("x", sqlstate="08001", hint="h"))
     assert queue.failure_of_all() is None
     queue.fail_waiting(second, PmppError("y"))

@@ -72,13 +72,16 @@ DEFAULTS = {
 # A file that cannot exist, so that libpq does not look for the operating system user's own.
 NO_FILE = "/dev/null/none"
 
+# No pattern may take more than linear time: Python does not look for a cancel while it matches.
 _WORD = re.compile(r"\w[\w$-]*")
 # In a value of another parameter: what libpq says of the value, or the remote, would show it.
 # Not in the names of settings in `options`, which have a dot.
 _PASSWORD = re.compile(r"(?<![\w.])\w*(?:pass(?:word|wd)?|pwd?)\s*=", re.IGNORECASE)
 _USER_AND_PASSWORD = re.compile(r"(?:\w+://)?[^:@/=]*:[^@,]*@")
 _PORT = re.compile(r"[\d,\s]*", re.ASCII)
-_MISREAD_URI = re.compile(r"postgres(ql)?://([^/?]*@[^/?]*@|[^?]*/[^?]*@)")
+
+# libpq tries one host after the other.
+MOST_HOSTS = 100
 
 
 class Caller(NamedTuple):
@@ -221,7 +224,7 @@ def unknown_connection(where: str, text: str) -> PmppError:
 
 
 def _parse(where: str, text: str) -> dict[str, str]:
-    if _MISREAD_URI.match(text):  # libpq would take a part of the password for a host
+    if _is_misread_uri(text):
         raise PmppError(
             f"{where}: connection is a URI with an @ where none can be",
             sqlstate=errors.INVALID_PARAMETER_VALUE,
@@ -233,6 +236,11 @@ def _parse(where: str, text: str) -> dict[str, str]:
     except (OperationalError, UnicodeDecodeError):
         # libpq's message quotes the string, which may hold a password.
         raise unknown_connection(where, text) from None
+    if any(params.get(keyword, "").count(",") >= MOST_HOSTS for keyword in ("host", "hostaddr")):
+        raise PmppError(
+            f"{where}: connection has more than {MOST_HOSTS} hosts",
+            sqlstate=errors.PROGRAM_LIMIT_EXCEEDED,
+        )
     for keyword, value in params.items():
         if _may_show_password(keyword, value):
             raise PmppError(
@@ -246,6 +254,15 @@ def _parse(where: str, text: str) -> dict[str, str]:
             sqlstate=errors.INVALID_PARAMETER_VALUE,
         )
     return params
+
+
+def _is_misread_uri(text: str) -> bool:
+    """Return True if libpq would take a part of the password in a URI for a host."""
+    scheme, _, rest = text.partition("://")
+    if scheme not in ("postgres", "postgresql"):
+        return False
+    authority, _, path = rest.partition("?")[0].partition("/")
+    return authority.count("@") > 1 or "@" in path
 
 
 def _may_show_password(keyword: str, value: str) -> bool:

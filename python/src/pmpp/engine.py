@@ -18,6 +18,7 @@ from .cpus import ask_cpus
 from .crew import Crew
 from .diagnostics import Notice
 from .errors import ConnectError, PmppError
+from .interrupts import Interrupts
 from .link import ChunkRows
 from .loop import HIGH_WATER, Loop
 from .manifest import Item
@@ -72,7 +73,8 @@ class Engine:
         check: Callable[[Delivery], None] = lambda _: None,
     ) -> None:
         by_item = {item.number: target for item, target in zip(items, targets, strict=True)}
-        self.queue = WorkQueue(items, {n: target.label for n, target in by_item.items()})
+        labels = {number: target.label for number, target in by_item.items()}
+        self.queue = WorkQueue(items, labels, Interrupts(check_interrupts))
         self._settings = settings
         self._continues = settings.on_error == "continue"
         self._places = Places(limits, settings.max_workers, by_item)

@@ -6,25 +6,27 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from .interrupts import Interrupts
 from .workqueue import DONE, Task, WorkQueue
 
 Row = tuple[object, ...]
 
 
-def last_run(queue: WorkQueue, fit: Callable[[str], str]) -> list[Row]:
+def last_run(queue: WorkQueue, fit: Callable[[str], str], interrupts: Interrupts) -> list[Row]:
     """Return a row for every query of a call, with the columns of the SQL function last_run().
 
     Args:
         queue: the queries.
         fit: makes a remote's text one that the local database can have.
+        interrupts: those of the caller.
     """
-    return [_row(task, queue.epoch, fit) for task in queue.tasks]
+    return [_row(task, queue.epoch, fit) for task in interrupts.over(queue.tasks)]
 
 
-def unfinished(queue: WorkQueue) -> list[Row]:
+def unfinished(queue: WorkQueue, interrupts: Interrupts) -> list[Row]:
     """Return a manifest of the queries that are not done, as a query_manifest[]."""
     left: dict[int, list[Task]] = {}
-    for task in queue.tasks:
+    for task in interrupts.over(queue.tasks):
         if task.status != DONE:
             left.setdefault(task.item.number, []).append(task)
     return [

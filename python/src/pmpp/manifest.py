@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from . import errors
 from .errors import PmppError
+from .interrupts import Interrupts
 
 RESULT_FORMATS = ("text", "binary")
 
@@ -52,11 +53,12 @@ class Item(NamedTuple):
         return self.num_workers is None and len(self.queries) > 1
 
 
-def parse(manifest: object) -> list[Item]:
+def parse(manifest: object, interrupts: Interrupts) -> list[Item]:
     """Check a manifest and return its items.
 
     Args:
         manifest: a list of dictionaries with the six fields of the type query_manifest.
+        interrupts: those of the call.
 
     Raises:
         PmppError: naming the item and the field that cannot be used.
@@ -66,19 +68,22 @@ def parse(manifest: object) -> list[Item]:
     assert isinstance(manifest, list)
     if not manifest:
         raise PmppError("the manifest has no items", sqlstate=errors.INVALID_PARAMETER_VALUE)
-    if any(isinstance(entry, list) for entry in manifest):
+    if any(isinstance(entry, list) for entry in interrupts.over(manifest)):
         raise PmppError(
             "the manifest must be an array of one dimension",
             sqlstate=errors.ARRAY_SUBSCRIPT_ERROR,
         )
-    return [_parse_item(number, entry) for number, entry in enumerate(manifest, 1)]
+    return [
+        _parse_item(number, entry, interrupts)
+        for number, entry in enumerate(interrupts.over(manifest), 1)
+    ]
 
 
-def _parse_item(number: int, entry: Mapping[str, object] | None) -> Item:
+def _parse_item(number: int, entry: Mapping[str, object] | None, interrupts: Interrupts) -> Item:
     where = f"item {number}"
     if entry is None:
         raise PmppError(f"{where} is null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED)
-    queries = _statements(where, "queries", entry["queries"])
+    queries = _statements(where, "queries", entry["queries"], interrupts)
     if not queries:
         raise PmppError(
             f"{where}: queries must not be null or empty",
@@ -90,7 +95,7 @@ def _parse_item(number: int, entry: Mapping[str, object] | None) -> Item:
         queries=queries,
         cpu_multiplier=_cpu_multiplier(where, entry["cpu_multiplier"]),
         num_workers=_num_workers(where, entry["num_workers"]),
-        setup_commands=_statements(where, "setup_commands", entry["setup_commands"]),
+        setup_commands=_statements(where, "setup_commands", entry["setup_commands"], interrupts),
         result_format=_result_format(where, entry["result_format"]),
     )
 
@@ -108,11 +113,11 @@ def _connection(where: str, value: object) -> str:
     return value
 
 
-def _statements(where: str, field: str, value: object) -> Sequence[str]:
+def _statements(where: str, field: str, value: object, interrupts: Interrupts) -> Sequence[str]:
     if value is None:
         return ()
     assert isinstance(value, list)
-    for number, statement in enumerate(value, 1):
+    for number, statement in enumerate(interrupts.over(value), 1):
         if isinstance(statement, list):
             raise PmppError(
                 f"{where}: {field} must be an array of one dimension",

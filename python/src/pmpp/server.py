@@ -18,6 +18,7 @@ from .columns import Columns
 from .diagnostics import Notice
 from .engine import Delivery, Engine
 from .errors import PmppError
+from .interrupts import Interrupts
 from .rows import Batch, Write, as_columns, as_rows
 from .workqueue import Task, WorkQueue
 
@@ -116,13 +117,16 @@ def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
 def last_run(plpy: Any) -> list[history.Row]:
     """Return what became of the queries of the last call; nothing to other roles than made it."""
     run = _own_last_run(plpy)
-    return history.last_run(run.queue, Catalog(plpy).fit) if run else []
+    catalog = Catalog(plpy)
+    interrupts = Interrupts(catalog.check_interrupts)
+    return history.last_run(run.queue, catalog.fit, interrupts) if run else []
 
 
 def unfinished(plpy: Any) -> list[history.Row]:
     """Return a manifest of the queries of the last call that are not done."""
     run = _own_last_run(plpy)
-    return history.unfinished(run.queue) if run else []
+    interrupts = Interrupts(Catalog(plpy).check_interrupts)
+    return history.unfinished(run.queue, interrupts) if run else []
 
 
 def _own_last_run(plpy: Any) -> _Run | None:
@@ -178,12 +182,13 @@ def _batches(
     _failed_call = _last_run = None
     try:
         catalog = Catalog(plpy)
-        items = manifest.parse(query_manifest)
+        interrupts = Interrupts(catalog.check_interrupts)
+        items = manifest.parse(query_manifest, interrupts)
         caller = catalog.caller()
         columns = Columns(catalog, column_types, write, is_tagged=is_tagged)
         engine = Engine(
             items,
-            targets.resolve(plpy, catalog, caller, items),
+            targets.resolve(plpy, catalog, caller, items, interrupts),
             catalog.settings(),
             catalog.limits(),
             catalog.check_interrupts,

@@ -14,13 +14,16 @@ from . import conninfo, errors
 from .catalog import Catalog
 from .conninfo import Caller, Target
 from .errors import PmppError
+from .interrupts import Interrupts
 from .manifest import Item
 
 _request: tuple[str, str] | None = None
 _answer: dict[str, str] | None = None
 
 
-def resolve(plpy: Any, catalog: Catalog, caller: Caller, items: Sequence[Item]) -> list[Target]:
+def resolve(
+    plpy: Any, catalog: Catalog, caller: Caller, items: Sequence[Item], interrupts: Interrupts
+) -> list[Target]:
     """Resolve the connections of all items.
 
     Args:
@@ -28,6 +31,7 @@ def resolve(plpy: Any, catalog: Catalog, caller: Caller, items: Sequence[Item]) 
         catalog: the local server.
         caller: who asks.
         items: the manifest.
+        interrupts: those of the call.
 
     Raises:
         PmppError: if the caller may not use one of them, or it is not valid.
@@ -35,7 +39,7 @@ def resolve(plpy: Any, catalog: Catalog, caller: Caller, items: Sequence[Item]) 
     names = {item.connection for item in items if conninfo.can_name_server(item.connection)}
     servers = catalog.foreign_servers(sorted(names))
     targets = []
-    for item in items:
+    for item in interrupts.over(items):
         where = f"item {item.number}"
         server = servers.get(item.connection)
         if server is None:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from .errors import PmppError
+from .interrupts import Interrupts
 from .manifest import Item
 
 NOT_STARTED = "not started"
@@ -78,6 +79,7 @@ class WorkQueue:
     Args:
         items: the manifest.
         labels: for each item's number, how messages show its connection.
+        interrupts: those of the call.
 
     Attributes:
         tasks: all queries, in the order of the manifest.
@@ -85,16 +87,19 @@ class WorkQueue:
         epoch: when the clock of `time.monotonic` was at 0, in seconds since 1970.
     """
 
-    def __init__(self, items: Sequence[Item], labels: Mapping[int, str]) -> None:
+    def __init__(
+        self, items: Sequence[Item], labels: Mapping[int, str], interrupts: Interrupts
+    ) -> None:
+        self._interrupts = interrupts
         self.tasks = [
             Task(item, number, sql, labels[item.number])
             for item in items
-            for number, sql in enumerate(item.queries, 1)
+            for number, sql in enumerate(interrupts.over(item.queries), 1)
         ]
         self.unfinished = len(self.tasks)
         self.epoch = time.time() - time.monotonic()
         self._waiting: dict[int, deque[Task]] = {item.number: deque() for item in items}
-        for task in self.tasks:
+        for task in interrupts.over(self.tasks):
             self._waiting[task.item.number].append(task)
 
     def has_waiting(self, item: Item) -> bool:
@@ -117,8 +122,7 @@ class WorkQueue:
 
     def fail(self, task: Task, error: PmppError) -> None:
         """Count a query as failed."""
-        task.error = error.shortened()
-        self._end(task, FAILED)
+        self._fail(task, error.shortened())
 
     def cancel(self, task: Task) -> None:
         """Count a query as cancelled."""
@@ -127,8 +131,9 @@ class WorkQueue:
     def fail_waiting(self, item: Item, error: PmppError) -> None:
         """Count all queries of an item that have not been taken as failed."""
         waiting = self._waiting[item.number]
-        while waiting:
-            self.fail(waiting.popleft(), error)
+        shortened = error.shortened()
+        for _ in self._interrupts.over(range(len(waiting))):
+            self._fail(waiting.popleft(), shortened)
 
     def abandon(self) -> None:
         """Count all queries that are running as cancelled."""
@@ -150,6 +155,10 @@ class WorkQueue:
             detail=first.detail,
             hint=first.hint,
         )
+
+    def _fail(self, task: Task, error: PmppError) -> None:
+        task.error = error
+        self._end(task, FAILED)
 
     def _end(self, task: Task, status: str) -> None:
         if task.status in (NOT_STARTED, RUNNING):

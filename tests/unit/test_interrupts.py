@@ -1,0 +1,80 @@
+"""A call ends while it goes through what it was given, however much that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pmpp import history, targets
+from pmpp.conninfo import Caller
+from pmpp.errors import PmppError
+from pmpp.interrupts import EVERY, Interrupts
+from pmpp.manifest import Item, parse
+from pmpp.workqueue import WorkQueue
+
+MANY = ["select 1"] * EVERY
+
+
+class Interrupted(Exception):
+    """What the server would raise for a cancel."""
+
+
+def interrupt() -> None:
+    raise Interrupted
+
+
+INTERRUPTED, UNINTERRUPTED = Interrupts(interrupt), Interrupts(lambda: None)
+
+
+def entry(**fields: object) -> dict[str, object]:
+    names = ["connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
+             "result_format"]  # fmt: skip
+    return {**dict.fromkeys(names), "connection": "port=1", "queries": ["q"], **fields}
+
+
+def items(count: int, queries: list[str]) -> list[Item]:
+    return parse([entry(queries=queries)] * count, UNINTERRUPTED)
+
+
+class Local:
+    """A local server without foreign servers."""
+
+    def foreign_servers(self, names: list[str]) -> dict[str, Any]:
+        return {}
+
+
+def resolve(given: list[Item], interrupts: Interrupts) -> None:
+    local: Any = Local()
+    targets.resolve(None, local, Caller("admin", True, 42), given, interrupts)
+
+
+def queue_of(given: list[Item], interrupts: Interrupts) -> WorkQueue:
+    return WorkQueue(given, {item.number: "" for item in given}, interrupts)
+
+
+def fail_all(interrupts: Interrupts) -> None:
+    (only,) = items(1, MANY)
+    queue = queue_of([only], UNINTERRUPTED)
+    queue._interrupts = interrupts
+    queue.fail_waiting(only, PmppError("x"))
+
+
+LOOPS: dict[str, Callable[[Interrupts], object]] = {
+    "queries": lambda i: parse([entry(queries=MANY)], i),
+    "setup commands": lambda i: parse([entry(setup_commands=MANY)], i),
+    "items": lambda i: parse([entry()] * EVERY, i),
+    "connections": lambda i: resolve(items(EVERY, ["q"]), i),
+    "queue": lambda i: queue_of(items(1, MANY), i),
+    "failing": fail_all,
+    "last_run": lambda i: history.last_run(queue_of(items(1, MANY), UNINTERRUPTED), str, i),
+    "unfinished": lambda i: history.unfinished(queue_of(items(1, MANY), UNINTERRUPTED), i),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+def test_every_loop_looks_for_interrupts(loop: Callable[[Interrupts], object]) -> None:
+    """Each loop over what a caller gives ends when the call is cancelled."""
+    loop(UNINTERRUPTED)
+    with pytest.raises(Interrupted):
+        loop(INTERRUPTED)
