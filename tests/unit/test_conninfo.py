@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pmpp.conninfo import Caller, ForeignServer, Target, from_server, from_string
 from pmpp.errors import PmppError
+from psycopg.pq import Conninfo
 
 SUPERUSER = Caller("admin", True, 42)
 USER = Caller("bob", False, 42)
@@ -189,6 +190,38 @@ def test_server_options_that_libpq_does_not_know_are_left_out() -> None:
     assert target.params["host"] == "db"
     assert "fetch_size" not in target.params
     assert target.must_use_password
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "message"),
+    [
+        ("host", ",".join("h" * 101), "connection has more than 100 hosts"),
+        ("port", "5432:secret", "port must be a number"),
+        ("dbname", "shop;password=secret", "connection parameter dbname seems to contain"),
+    ],
+)
+def test_values_of_server_options_are_checked(keyword: str, value: str, message: str) -> None:
+    """They are refused in the same words as those of a connection string."""
+    with pytest.raises(PmppError, match=message):
+        resolve({"user": "u", "password": "p"}, options={keyword: value})
+
+
+@pytest.mark.parametrize("caller", [USER, SUPERUSER])
+def test_server_options_that_are_dangerous_are_left_out(caller: Caller) -> None:
+    """Anybody could have written these into a server of a wrapper without a validator."""
+    mapping = {"user": "u", "password": "p"}
+    options = {option.keyword.decode(): "1" for option in Conninfo.get_defaults()}
+    server = FDW._replace(options={**options, "servicefile": "1"}, is_postgres_fdw=False)
+    params = from_server("item 1", server, mapping, caller).params
+    assert params["user"] == "u"
+    assert params["password"] == "p"
+    assert params["host"] == params["sslrootcert"] == "1"
+    assert not [
+        keyword
+        for keyword in params
+        if keyword.startswith(("oauth_", "scram_"))
+        or keyword in ("replication", "authtype", "sslkeylogfile", "servicefile", "sslpassword")
+    ]
 
 
 @pytest.mark.parametrize("no", ["false", "off", "no", "0", "F", "of"])

@@ -55,6 +55,23 @@ ORDINARY_KEYWORDS = frozenset(
     ]
 )
 
+# What a foreign server may set. Anyone with USAGE on a wrapper can create a server, and a wrapper
+# without a validator accepts any option, such as sslkeylogfile, a file that libpq would write.
+SERVER_KEYWORDS = (ORDINARY_KEYWORDS - {"user", "password", "client_encoding"}) | {
+    "krbsrvname",
+    "gssdelegation",
+    "gsslib",
+    "passfile",
+    "service",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslrootcert",
+}
+
 # What a user mapping may set, whoever wrote it. Names of certificate files are taken only from
 # mappings of postgres_fdw, which lets nobody but superusers write them.
 MAPPING_KEYWORDS = frozenset(["user", "password", "password_required"])
@@ -189,11 +206,12 @@ def from_server(
     params = {
         keyword: value
         for keyword, value in [
-            *server.options.items(),
+            *((k, v) for k, v in server.options.items() if k in SERVER_KEYWORDS),
             *((k, v) for k, v in mapping.items() if k in allowed),
         ]
         if keyword in libpq_knows
     }
+    _check_values(where, params)
     may_do_without = server.is_postgres_fdw and _is_false(mapping.get("password_required", ""))
     must_use_password = not (caller.is_superuser or may_do_without)
     if must_use_password:
@@ -236,6 +254,12 @@ def _parse(where: str, text: str) -> dict[str, str]:
     except (OperationalError, UnicodeDecodeError):
         # libpq's message quotes the string, which may hold a password.
         raise unknown_connection(where, text) from None
+    _check_values(where, params)
+    return params
+
+
+def _check_values(where: str, params: Mapping[str, str]) -> None:
+    """Raise a PmppError if a value cannot be used or shown."""
     if any(params.get(keyword, "").count(",") >= MOST_HOSTS for keyword in ("host", "hostaddr")):
         raise PmppError(
             f"{where}: connection has more than {MOST_HOSTS} hosts",
@@ -253,7 +277,6 @@ def _parse(where: str, text: str) -> dict[str, str]:
             f"{where}: port must be a number, or one for each host",
             sqlstate=errors.INVALID_PARAMETER_VALUE,
         )
-    return params
 
 
 def _is_misread_uri(text: str) -> bool:
