@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -110,6 +113,30 @@ def test_nothing_is_sent_before_the_password_is_checked(
     assert raised.value.sqlstate == "2F003"
     assert "did not ask for the password" in str(raised.value)
     assert db.execute("select * from trace").fetchall() == []
+
+
+def test_server_that_asks_for_a_ticket(session: psycopg.Connection) -> None:
+    """A relay that asks for the Kerberos ticket of the server's account gets no answer."""
+    got = []
+
+    def relay() -> None:
+        wire = listener.accept()[0]
+        with wire:
+            wire.recv(8)  # the wish for TLS
+            wire.sendall(b"N")
+            wire.recv(4096)
+            wire.sendall(b"R" + struct.pack("!ii", 8, 7))  # GSS
+            got.append(wire.recv(4096))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(relay)
+        there = f"host=localhost hostaddr=127.0.0.1 port={listener.getsockname()[1]} password=x"
+        with pytest.raises(psycopg.Error) as raised:
+            session.execute(RUN, [there])
+        running.result()
+    assert got == [b""]
+    assert raised.value.sqlstate == "2F003"
+    assert "did not ask for the password" in str(raised.value)
 
 
 def test_current_user_counts(db: psycopg.Connection, here: str, user: str, by_network: str) -> None:

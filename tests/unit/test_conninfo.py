@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from pmpp.conninfo import Caller, ForeignServer, Target, from_server, from_string
+from pmpp.conninfo import NO_KERBEROS, Caller, ForeignServer, Target, from_server, from_string
 from pmpp.errors import PmppError
 from psycopg.pq import Conninfo
 
@@ -175,8 +175,61 @@ def test_ordinary_users_are_kept_from_the_credentials_of_the_server() -> None:
     target = from_string("item 1", "dbname=x password=p", USER)
     assert target.must_use_password
     assert target.params["user"] == "bob"
-    assert target.params["gssencmode"] == "disable"
     assert target.params["sslcert"] == target.params["sslkey"] == "/dev/null/none"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dbname=x password=p",
+        "dbname=x password=p gssencmode=prefer",
+        "dbname=x password=p gssencmode=''",
+    ],
+)
+def test_ordinary_users_have_no_kerberos(text: str) -> None:
+    """The ticket of the server's account is of no use, whatever the caller writes."""
+    params = from_string("item 1", text, USER).params
+    assert params["gssencmode"] == "disable"
+    assert params["gssdelegation"] == "0"
+    assert params["krbsrvname"] == "pmpp-has-no-ticket"
+    assert params["require_auth"] == "scram-sha-256,md5,password"
+    options = {"gssdelegation": "1", "krbsrvname": "postgres", "gssencmode": "prefer"}
+    mapping = {"user": "u", "password": "p"}
+    assert NO_KERBEROS.items() <= resolve(mapping, options=options).params.items()
+    assert "require_auth" not in from_string("item 1", text, SUPERUSER).params
+
+
+def test_encryption_by_kerberos_is_refused() -> None:
+    """Who asks for encryption does not silently get none."""
+    with pytest.raises(PmppError, match="gssencmode=require may not be used"):
+        from_string("item 1", "dbname=x password=p gssencmode=require", USER)
+
+
+@pytest.mark.parametrize(
+    ("require_auth", "left"),
+    [
+        ("scram-sha-256", "scram-sha-256"),
+        ("md5,scram-sha-256", "scram-sha-256,md5"),
+        ("password,gss,none", "password"),
+        ("!password,!gss", "scram-sha-256,md5"),
+        ("!gss", "scram-sha-256,md5,password"),
+        ("", "scram-sha-256,md5,password"),
+    ],
+)
+def test_require_auth_of_an_ordinary_user(require_auth: str, left: str) -> None:
+    """What is narrower than asking for a password is kept, and nothing else is let in."""
+    target = from_string("item 1", f"dbname=x password=p require_auth='{require_auth}'", USER)
+    assert target.params["require_auth"] == left
+
+
+@pytest.mark.parametrize(
+    "require_auth",
+    ["gss", "none", "!scram-sha-256,!md5,!password", "md5,!gss", "!gss,md5", "md5,x", "md5,", ","],
+)
+def test_require_auth_that_permits_no_password(require_auth: str) -> None:
+    """Without a method that asks for the password an ordinary user is refused."""
+    with pytest.raises(PmppError, match="must permit a method that asks for the password"):
+        from_string("item 1", f"dbname=x password=p require_auth='{require_auth}'", USER)
 
 
 def resolve(mapping: dict[str, str] | None, **fields: Any) -> Target:
@@ -211,7 +264,10 @@ def test_server_options_that_are_dangerous_are_left_out(caller: Caller) -> None:
     """Anybody could have written these into a server of a wrapper without a validator."""
     mapping = {"user": "u", "password": "p"}
     options = {option.keyword.decode(): "1" for option in Conninfo.get_defaults()}
-    server = FDW._replace(options={**options, "servicefile": "1"}, is_postgres_fdw=False)
+    server = FDW._replace(
+        options={**options, "servicefile": "1", "require_auth": "md5", "options": ""},
+        is_postgres_fdw=False,
+    )
     params = from_server("item 1", server, mapping, caller).params
     assert params["user"] == "u"
     assert params["password"] == "p"

@@ -46,8 +46,10 @@ def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> 
             host = params.get("hostaddr") or params.get("host")
             failures.append(f"{host} did not answer within {params['connect_timeout']} s")
         except OperationalError as ex:
-            failures.append(str(ex))
             sent_password = isinstance(ex, _RefusedAfterPassword)
+            if not sent_password and _misses_require_auth(target, str(ex)):
+                raise _did_not_ask(where, target, str(ex)) from None
+            failures.append(str(ex))
             if sent_password:  # it may be wrong: not to be sent again, as libpq has it
                 break
         else:
@@ -98,13 +100,25 @@ def _failure(pgconn: abc.PGconn) -> OperationalError:
 def _check_password(where: str, target: Target, pgconn: abc.PGconn) -> None:
     if target.must_use_password and not pgconn.used_password:
         pgconn.finish()
-        raise PmppError(
-            f"{where}: {target.label} did not ask for the password",
-            sqlstate=errors.PROHIBITED_STATEMENT,
-            detail="Users who are not superusers may connect only where the remote server "
-            "checks the password.",
-            hint="Change the authentication method of the remote server.",
-        )
+        raise _did_not_ask(where, target, "")
+
+
+def _misses_require_auth(target: Target, message: str) -> bool:
+    """Return True if libpq has refused how a remote server lets in who must use a password."""
+    # In every language, the message shows the parameter.
+    return target.must_use_password and target.params["require_auth"] in message
+
+
+def _did_not_ask(where: str, target: Target, reason: str) -> PmppError:
+    rule = (
+        "Users who are not superusers may connect only where the remote server checks the password."
+    )
+    return PmppError(
+        f"{where}: {target.label} did not ask for the password",
+        sqlstate=errors.PROHIBITED_STATEMENT,
+        detail="\n".join(filter(None, [rule, reason])),
+        hint="Change the authentication method of the remote server.",
+    )
 
 
 def _cannot_connect(where: str, target: Target, failures: list[str]) -> ConnectError:

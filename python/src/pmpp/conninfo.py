@@ -90,6 +90,15 @@ DEFAULTS = {
 NO_FILE = "/dev/null/none"
 
 # No pattern may take more than linear time: Python does not look for a cancel while it matches.
+
+# How a remote server may ask for a password, and all that libpq knows.
+PASSWORD_METHODS = ("scram-sha-256", "md5", "password")
+_METHODS = {*PASSWORD_METHODS, "gss", "sspi", "oauth", "none"}
+
+# What makes the Kerberos ticket of the server's operating system user useless: a remote server
+# could pass on the request of another one for it, and be let in there.
+NO_KERBEROS = {"gssencmode": "disable", "gssdelegation": "0", "krbsrvname": "pmpp-has-no-ticket"}
+
 _WORD = re.compile(r"\w[\w$-]*")
 # In a value of another parameter: what libpq says of the value, or the remote, would show it.
 # Not in the names of settings in `options`, which have a dot.
@@ -325,12 +334,39 @@ def _target(
     if not caller.is_superuser:
         full.setdefault("user", caller.name)
     if must_use_password:
+        if full.get("gssencmode") == "require":
+            raise PmppError(
+                f"{where}: gssencmode=require may not be used by users who must use a password",
+                sqlstate=errors.INSUFFICIENT_PRIVILEGE,
+                hint="Use TLS: sslmode=require.",
+            )
         full.setdefault("sslcert", NO_FILE)
         full.setdefault("sslkey", NO_FILE)
-        full.setdefault("gssencmode", "disable")
+        full.update(NO_KERBEROS)
+        full["require_auth"] = _password_methods(where, full.get("require_auth", ""))
     hosts = f"{full.get('host', '')},{full.get('hostaddr', '')}".split(",")
     names = [name for name in (server, *hosts) if name]
     return Target(label, names, full, must_use_password)
+
+
+def _password_methods(where: str, require_auth: str) -> str:
+    """Return the value of require_auth that leaves of the caller's only asking for a password.
+
+    Args:
+        where: which item it belongs to, for messages.
+        require_auth: the caller's value, as libpq has it, or an empty string.
+    """
+    methods = require_auth.split(",") if require_auth else []
+    forbidden = [method[1:] for method in methods if method.startswith("!")]
+    wanted = forbidden or methods or PASSWORD_METHODS
+    left = [method for method in PASSWORD_METHODS if (method in wanted) != bool(forbidden)]
+    if not _METHODS.issuperset(wanted) or len(forbidden) not in (0, len(methods)) or not left:
+        raise PmppError(
+            f"{where}: require_auth must permit a method that asks for the password",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+            hint=f"The methods are {', '.join(PASSWORD_METHODS)}.",
+        )
+    return ",".join(left)
 
 
 def _label(params: Mapping[str, str]) -> str:
