@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -115,22 +114,67 @@ def test_nothing_is_sent_before_the_password_is_checked(
     assert db.execute("select * from trace").fetchall() == []
 
 
-def test_server_that_asks_for_a_ticket(session: psycopg.Connection) -> None:
-    """A relay that asks for the Kerberos ticket of the server's account gets no answer."""
-    got = []
+def test_options_are_applied_after_the_check(
+    session: psycopg.Connection, by_network: str, user: str
+) -> None:
+    """Settings in options hold, but are not sent on connecting."""
+    there = f"{by_network} password={PASSWORD}"
+    call = "select * from pmpp.distribute(null::text, %s, array[%s])"
+    options = (
+        r"-c search_path=one,two --work-mem=3MB -capp.path=a\\\\b\\ c -c client_encoding=latin1"
+    )
+    shown = """
+        select current_setting('search_path') || current_setting('work_mem')
+            || current_setting('app.path') || current_setting('client_encoding')
+    """
+    assert session.execute(call, [f"{there} options='{options}'", shown]).fetchall() == [
+        (r"one,two3MBa\b cUTF8",)
+    ]
+    with pytest.raises(psycopg.Error) as raised:
+        session.execute(call, [f"{there} options='-c log_connections=on'", shown])
+    assert raised.value.sqlstate == "55P02"  # it can only be set on connecting
+    assert str(raised.value.diag.message_detail).startswith("Options of item 1 on host=127.0.0.1")
 
-    def relay() -> None:
+
+def test_options_of_one_who_is_not_let_in(
+    cluster: Cluster, session: psycopg.Connection, here: str
+) -> None:
+    """A server that trusts the caller's connection does not load a file for it."""
+    text = f"{here} password=x options='-c session_preload_libraries=nosuch_library'"
+    assert outcome(session, text) == "2F003"
+    assert "nosuch_library" not in "".join(
+        line for line in cluster.log.read_text().splitlines() if "FATAL" in line
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"R\0\0\0\x08\0\0\0\x07",  # asks for a Kerberos ticket
+        # a server whose version does not report whether it is read-only
+        b"R\0\0\0\x08\0\0\0\0S\0\0\0\x17server_version\x009.6\0Z\0\0\0\x05I",
+    ],
+    ids=["ticket", "trust"],
+)
+def test_server_that_asks_for_no_password(session: psycopg.Connection, answer: bytes) -> None:
+    """It gets nothing: no ticket of the server's account, and no question of libpq."""
+    got: list[bytes] = []
+
+    def serve() -> None:
         wire = listener.accept()[0]
         with wire:
             wire.recv(8)  # the wish for TLS
             wire.sendall(b"N")
             wire.recv(4096)
-            wire.sendall(b"R" + struct.pack("!ii", 8, 7))  # GSS
+            wire.sendall(answer)
             got.append(wire.recv(4096))
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(relay)
-        there = f"host=localhost hostaddr=127.0.0.1 port={listener.getsockname()[1]} password=x"
+        running = pool.submit(serve)
+        there = (
+            f"host=localhost hostaddr=127.0.0.1 port={listener.getsockname()[1]} password=x "
+            "target_session_attrs=read-write"
+        )
         with pytest.raises(psycopg.Error) as raised:
             session.execute(RUN, [there])
         running.result()

@@ -232,6 +232,47 @@ def test_require_auth_that_permits_no_password(require_auth: str) -> None:
         from_string("item 1", f"dbname=x password=p require_auth='{require_auth}'", USER)
 
 
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ("", []),
+        ("-c a=1", [("a", "1")]),
+        ("-ca.b-c=1=2 --d-e=", [("a.b_c", "1=2"), ("d_e", "")]),
+        (r"-c a=x\\ y -c b=\\\\", [("a", "x y"), ("b", "\\")]),
+        ("-c Client-Encoding=latin1", []),
+        ("-c a", None),
+        ("-c", None),
+        ("-c =1", None),
+        ("a=1", None),
+        ("-- a=1", None),
+        ("-d 5", None),
+        ("-c a=1 -e", None),
+        ("-ec a=1", None),
+        ("-W5", None),
+    ],
+)
+def test_options_of_an_ordinary_user(options: str, settings: list[tuple[str, str]] | None) -> None:
+    """Nothing of them is sent on connecting; settings are set later, all else is refused."""
+    text = f"dbname=x password=p options='{options}'"
+    assert from_string("item 1", text, SUPERUSER).settings == ()
+    if settings is None:
+        with pytest.raises(PmppError, match="may only contain -c name=value") as raised:
+            from_string("item 1", text, USER)
+        assert raised.value.sqlstate == "42501"
+    else:
+        target = from_string("item 1", text, USER)
+        assert (target.settings, target.params["options"]) == (settings, "")
+
+
+def test_options_of_a_server_wait_for_the_password_too() -> None:
+    """Anybody may have written them."""
+    mapping = {"user": "u", "password": "p"}
+    assert resolve(mapping, options={"options": "-c a=1"}).settings == [("a", "1")]
+    mapping = {"user": "u", "password_required": "false"}
+    target = resolve(mapping, options={"options": "-d 5"})
+    assert (target.settings, target.params["options"]) == ((), "-d 5")
+
+
 def resolve(mapping: dict[str, str] | None, **fields: Any) -> Target:
     return from_server("item 1", FDW._replace(**fields), mapping, USER)
 

@@ -104,6 +104,8 @@ _WORD = re.compile(r"\w[\w$-]*")
 # Not in the names of settings in `options`, which have a dot.
 _PASSWORD = re.compile(r"(?<![\w.])\w*(?:pass(?:word|wd)?|pwd?)\s*=", re.IGNORECASE)
 _USER_AND_PASSWORD = re.compile(r"(?:\w+://)?[^:@/=]*:[^@,]*@")
+# What PostgreSQL reads as one word of `options`.
+_OPTION = re.compile(r"(?:[^\\\s]|\\.?)+", re.ASCII | re.DOTALL)
 _PORT = re.compile(r"[\d,\s]*", re.ASCII)
 
 # libpq tries one host after the other.
@@ -146,12 +148,14 @@ class Target(NamedTuple):
         params: the libpq parameters to connect with.
         must_use_password: True if the connection is refused unless the remote asked
             for the password.
+        settings: names and values of settings to set once the password has been checked.
     """
 
     label: str
     names: Sequence[str]
     params: Mapping[str, str]
     must_use_password: bool
+    settings: Sequence[tuple[str, str]] = ()
 
     def __repr__(self) -> str:
         return f"Target({self.label!r})"  # params may hold a password
@@ -333,7 +337,10 @@ def _target(
     full["client_encoding"] = "UTF8"
     if not caller.is_superuser:
         full.setdefault("user", caller.name)
+    settings: Sequence[tuple[str, str]] = ()
     if must_use_password:
+        settings = _settings(where, full.get("options", ""))
+        full["options"] = ""  # not those of PGOPTIONS
         if full.get("gssencmode") == "require":
             raise PmppError(
                 f"{where}: gssencmode=require may not be used by users who must use a password",
@@ -346,7 +353,7 @@ def _target(
         full["require_auth"] = _password_methods(where, full.get("require_auth", ""))
     hosts = f"{full.get('host', '')},{full.get('hostaddr', '')}".split(",")
     names = [name for name in (server, *hosts) if name]
-    return Target(label, names, full, must_use_password)
+    return Target(label, names, full, must_use_password, settings)
 
 
 def _password_methods(where: str, require_auth: str) -> str:
@@ -367,6 +374,38 @@ def _password_methods(where: str, require_auth: str) -> str:
             hint=f"The methods are {', '.join(PASSWORD_METHODS)}.",
         )
     return ",".join(left)
+
+
+def _settings(where: str, options: str) -> list[tuple[str, str]]:
+    """Return the names and values of the settings in `options`.
+
+    PostgreSQL acts on `options` before it asks for a password. A server that trusts the server's
+    account would load files of the caller's choice (session_preload_libraries).
+
+    Args:
+        where: which item it belongs to, for messages.
+        options: the value of the connection parameter.
+
+    Raises:
+        PmppError: if there is anything else in it.
+    """
+    words = iter(re.sub(r"\\(.?)", r"\1", w, flags=re.DOTALL) for w in _OPTION.findall(options))
+    settings = []
+    for word in words:
+        switch, setting = word[:2], word[2:]
+        if word == "-c":
+            setting = next(words, "")
+        name, equals, value = setting.partition("=")
+        if switch not in ("-c", "--") or not (name and equals):
+            raise PmppError(
+                f"{where}: connection parameter options may only contain -c name=value",
+                sqlstate=errors.INSUFFICIENT_PRIVILEGE,
+                detail="Only superusers may use other switches of the PostgreSQL server.",
+            )
+        name = name.replace("-", "_")  # as PostgreSQL does
+        if name.lower() != "client_encoding":
+            settings.append((name, value))
+    return settings
 
 
 def _label(params: Mapping[str, str]) -> str:

@@ -60,6 +60,7 @@ class Session(Link):
         for retries in range(self._settings.connect_retries, -1, -1):
             try:
                 self.pgconn = yield from connect(self.where, self._target, self._on_notice)
+                yield from self._apply_options()
                 yield from self._configure()
                 return
             except PmppError as ex:
@@ -110,6 +111,17 @@ class Session(Link):
         if not self._reads_money:
             deliver = self._without_money(task, deliver)
         yield from self._results(task, deliver)
+
+    def _apply_options(self) -> Steps[None]:
+        """Set what the connection's `options` would have set, if that had to wait."""
+        if self._target.settings:
+            calls = (
+                f"pg_catalog.set_config({sql.quote(name)}, {sql.quote(value)}, false)"
+                for name, value in self._target.settings
+            )
+            yield from self.run(
+                f"select {', '.join(calls)}", f"options of {self.where} on {self.label}"
+            )
 
     def _configure(self) -> Steps[None]:
         """Have values written as we read them, and work ended when we are gone."""
