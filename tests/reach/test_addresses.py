@@ -163,6 +163,26 @@ def test_ordinary_user(
         db.execute(CALL, [secure.at("localhost"), IN_USE])
 
 
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_authorities_of_the_system(secure: Secure, is_trusted: bool) -> None:
+    """With sslrootcert=system, the authorities count that OpenSSL is configured to trust."""
+    authority = secure.authority if is_trusted else secure.stranger
+    with (
+        Cluster(PG_CONFIG, environment={"SSL_CERT_FILE": str(authority)}) as cluster,
+        psycopg.connect(cluster.superuser(), autocommit=True) as conn,
+    ):
+        conn.execute("create extension pmpp cascade")
+        conn.execute("create role ann in role pmpp")
+        conn.execute("set role ann")
+        there = secure.at("localhost", sslrootcert="system")
+        if is_trusted:
+            assert conn.execute(CALL, [there, IN_USE]).fetchall() == [("true TLSv1.3",)]
+        else:
+            with pytest.raises(errors.SqlclientUnableToEstablishSqlconnection) as raised:
+                conn.execute(CALL, [there, IN_USE])
+            assert "certificate verify failed" in str(raised.value.diag.message_detail)
+
+
 def test_cancel(caller: psycopg.Connection, secure: Secure) -> None:
     """A cancel request finds its way by IPv6 too."""
     call = """

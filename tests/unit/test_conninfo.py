@@ -7,7 +7,16 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from pmpp.conninfo import NO_KERBEROS, Caller, ForeignServer, Target, from_server, from_string
+from pmpp.conninfo import (
+    NO_FILE,
+    NO_KERBEROS,
+    ORDINARY_KEYWORDS,
+    Caller,
+    ForeignServer,
+    Target,
+    from_server,
+    from_string,
+)
 from pmpp.errors import PmppError
 from psycopg.pq import Conninfo
 
@@ -160,6 +169,40 @@ def test_ordinary_users_name_no_files(keyword: str) -> None:
     with pytest.raises(PmppError, match=f"{keyword} may only be used by superusers") as raised:
         from_string("item 3", f"dbname=x password=p {keyword}=1", USER)
     assert raised.value.sqlstate == "42501"
+
+
+def test_ordinary_users_may_name_the_authorities_of_the_system() -> None:
+    """This is no file that the caller chooses."""
+    text = "dbname=x password=p sslrootcert=system ssl_min_protocol_version=TLSv1.3"
+    params = from_string("item 1", text, USER).params
+    assert params["sslrootcert"] == "system"
+    assert params["ssl_min_protocol_version"] == "TLSv1.3"
+    assert {"min_protocol_version", "max_protocol_version"} <= ORDINARY_KEYWORDS
+
+
+def test_empty_values_are_none() -> None:
+    """The server's account and its certificate are not used in place of an empty value."""
+    assert from_string("item 1", "dbname=x password=p user=''", USER).params["user"] == "bob"
+    params = resolve(
+        {"user": "", "password": "p", "sslcert": "", "sslkey": ""}, options={"sslcert": ""}
+    ).params
+    assert (params["user"], params["sslcert"], params["sslkey"]) == ("bob", *[NO_FILE] * 2)
+    assert resolve({"user": "", "password_required": "false"}).params["user"] == "bob"
+
+
+@pytest.mark.parametrize("of", ["server", "mapping"])
+def test_scram_passthrough(of: str) -> None:
+    """Only postgres_fdw can log in with the keys of the client's login."""
+    option = {"use_scram_passthrough": "true"}
+    server, mapping = (option, {}) if of == "server" else ({}, option)
+    with pytest.raises(
+        PmppError, match=r'^item 1: server "shop" has use_scram_passthrough, which'
+    ) as raised:
+        resolve({"user": "u", **mapping}, options=server)
+    assert raised.value.sqlstate == "0A000"
+    assert resolve({"user": "u", "password": "p", **mapping}, options=server)
+    overridden = {"user": "u", "use_scram_passthrough": "off", "password_required": "no"}
+    assert resolve(overridden, options=option)
 
 
 @pytest.mark.parametrize("text", ["dbname=x", "dbname=x password=''", "postgresql:///x"])

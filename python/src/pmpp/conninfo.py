@@ -46,6 +46,8 @@ ORDINARY_KEYWORDS = frozenset(
         "sslmode",
         "sslnegotiation",
         "sslsni",
+        "min_protocol_version",
+        "max_protocol_version",
         "ssl_min_protocol_version",
         "ssl_max_protocol_version",
         "channel_binding",
@@ -71,6 +73,9 @@ SERVER_KEYWORDS = (ORDINARY_KEYWORDS - {"user", "password", "client_encoding"}) 
     "sslkey",
     "sslrootcert",
 }
+
+# An option with which postgres_fdw logs in by keys of the client's own login, which it alone has.
+PASSTHROUGH = "use_scram_passthrough"
 
 # What a user mapping may set, whoever wrote it. Names of certificate files are taken only from
 # mappings of postgres_fdw, which lets nobody but superusers write them.
@@ -176,7 +181,8 @@ def from_string(where: str, text: str, caller: Caller) -> Target:
     label = _label(params)
     if not caller.is_superuser:
         for keyword in params:
-            if keyword not in ORDINARY_KEYWORDS:
+            names_no_file = (keyword, params[keyword]) == ("sslrootcert", "system")
+            if keyword not in ORDINARY_KEYWORDS and not names_no_file:
                 raise PmppError(
                     f"{where}: connection parameter {keyword} may only be used by superusers",
                     sqlstate=errors.INSUFFICIENT_PRIVILEGE,
@@ -212,6 +218,13 @@ def from_server(
             hint="Use CREATE USER MAPPING to define one.",
         )
     label = f'server "{server.name}"'
+    passthrough = mapping.get(PASSTHROUGH, server.options.get(PASSTHROUGH, ""))
+    if _is(True, passthrough) and not mapping.get("password"):
+        raise PmppError(
+            f"{where}: {label} has use_scram_passthrough, which pmpp does not support",
+            sqlstate=errors.FEATURE_NOT_SUPPORTED,
+            hint="Put a password into the user mapping.",
+        )
     allowed = MAPPING_KEYWORDS
     if caller.is_superuser or server.is_postgres_fdw:
         allowed = allowed | CERTIFICATE_KEYWORDS
@@ -225,7 +238,7 @@ def from_server(
         if keyword in libpq_knows
     }
     _check_values(where, params)
-    may_do_without = server.is_postgres_fdw and _is_false(mapping.get("password_required", ""))
+    may_do_without = server.is_postgres_fdw and _is(False, mapping.get("password_required", ""))
     must_use_password = not (caller.is_superuser or may_do_without)
     if must_use_password:
         _require_password(where, label, params)
@@ -335,8 +348,9 @@ def _target(
             sqlstate=errors.INVALID_PARAMETER_VALUE,
         )
     full["client_encoding"] = "UTF8"
-    if not caller.is_superuser:
-        full.setdefault("user", caller.name)
+    # An empty value is to libpq as none.
+    if not (caller.is_superuser or full.get("user")):
+        full["user"] = caller.name
     settings: Sequence[tuple[str, str]] = ()
     if must_use_password:
         settings = _settings(where, full.get("options", ""))
@@ -347,8 +361,8 @@ def _target(
                 sqlstate=errors.INSUFFICIENT_PRIVILEGE,
                 hint="Use TLS: sslmode=require.",
             )
-        full.setdefault("sslcert", NO_FILE)
-        full.setdefault("sslkey", NO_FILE)
+        full["sslcert"] = full.get("sslcert") or NO_FILE
+        full["sslkey"] = full.get("sslkey") or NO_FILE
         full.update(NO_KERBEROS)
         full["require_auth"] = _password_methods(where, full.get("require_auth", ""))
     hosts = f"{full.get('host', '')},{full.get('hostaddr', '')}".split(",")
@@ -418,8 +432,12 @@ def _label(params: Mapping[str, str]) -> str:
     return make_conninfo("", **shown) or "the default host"
 
 
-def _is_false(value: str) -> bool:
+def _is(wanted: bool, value: str) -> bool:
     """Read a boolean as PostgreSQL does: words in any case, shortened as long as they are clear."""
     text = value.strip().lower()
-    shortest = {"false": "f", "no": "n", "off": "of", "0": "0"}
+    shortest = (
+        {"true": "t", "yes": "y", "on": "on", "1": "1"}
+        if wanted
+        else {"false": "f", "no": "n", "off": "of", "0": "0"}
+    )
     return any(text.startswith(s) and word.startswith(text) for word, s in shortest.items())

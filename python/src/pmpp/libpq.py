@@ -37,6 +37,7 @@ def load() -> None:
     flags = sys.getdlopenflags()
     if _is_wheel():
         _check_malloc()
+        _name_authorities()
         sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
     try:
         from psycopg import pq
@@ -55,6 +56,19 @@ def load() -> None:
 def _is_wheel() -> bool:
     """Return True if psycopg is the wheel, with a libpq of its own."""
     return os.path.isdir(os.path.join(_DIRECTORY, "psycopg_binary"))
+
+
+def _name_authorities() -> None:
+    """Have the wheel's OpenSSL find the certificates of the system, for sslrootcert=system.
+
+    It would look for them in the directory in which it was built.
+    """
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    for variable, path in (("SSL_CERT_FILE", paths.cafile), ("SSL_CERT_DIR", paths.capath)):
+        if path:
+            os.environ.setdefault(variable, path)
 
 
 def _check_malloc() -> None:
