@@ -129,6 +129,58 @@ def test_what_cannot_be_read(text: str) -> None:
     assert raised.value.sqlstate == "22023"
 
 
+@pytest.mark.parametrize(
+    ("text", "keyword"),
+    [
+        ("database=shop", "database"),
+        ("host=db databank = 'shop' password=secret", "databank"),
+        (r"dbname='a b=\' c' Host=x", "Host"),
+        ("USERNAME=me password=secret", "USERNAME"),
+        ("passwort=secret word=secret", "passwort"),
+        ("options=-c work_mem=3MB", "work_mem"),
+    ],
+)
+def test_misspelt_keyword_is_named(text: str, keyword: str) -> None:
+    """The error says which parameter libpq does not know."""
+    with pytest.raises(
+        PmppError, match=f'^item 1: unknown connection parameter "{keyword}"$'
+    ) as raised:
+        from_string("item 1", text, USER)
+    assert raised.value.sqlstate == "22023"
+    assert "dbname" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "secret=",
+        "secret==",
+        "S3cret=x",
+        "seCret=x",
+        "se-cret=x",
+        "secretsecretsecretsecretsecret=x",
+        "password=my secret=x",
+        "password = my secret=x",
+        "password='my' secret=x",
+        "sslpassword=my secret=x",
+        "host=me:my secret=x@db",
+        "dbname=shop;my secret=x",
+        "user=me secret dbname=x",
+        "host='my secret=x",
+        "host= 'my secret=x",
+        "secret'=x",
+        "postgresql://me:secret=x secret=y",
+        "postgres://h/d?secret=x",
+    ],
+)
+def test_part_of_a_password_is_not_named(text: str) -> None:
+    """What stands before = is not shown if it may belong to a password."""
+    with pytest.raises(PmppError) as raised:
+        from_string("item 1", text, SUPERUSER)
+    error = raised.value
+    assert "secret" not in f"{error.message} {error.detail} {error.hint}".lower()
+
+
 def test_port_that_is_none() -> None:
     """It is refused without being shown: it may be a part of a URI that is not written right."""
     with pytest.raises(PmppError, match=r"^item 1: port must be a number, or one for each host$"):

@@ -105,6 +105,11 @@ _METHODS = {*PASSWORD_METHODS, "gss", "sspi", "oauth", "none"}
 NO_KERBEROS = {"gssencmode": "disable", "gssdelegation": "0", "krbsrvname": "pmpp-has-no-ticket"}
 
 _WORD = re.compile(r"\w[\w$-]*")
+# A parameter of a connection string, as libpq reads it.
+_PARAMETER = re.compile(
+    r"\s*([^=\s]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?!')(?:[^\s\\]|\\.?)*)", re.ASCII | re.DOTALL
+)
+_PLAIN_WORD = re.compile(r"[A-Z]?[a-z_]{1,23}|[A-Z_]{1,24}")
 # In a value of another parameter: what libpq says of the value, or the remote, would show it.
 # Not in the names of settings in `options`, which have a dot.
 _PASSWORD = re.compile(r"(?<![\w.])\w*(?:pass(?:word|wd)?|pwd?)\s*=", re.IGNORECASE)
@@ -279,9 +284,34 @@ def _parse(where: str, text: str) -> dict[str, str]:
         params = {o.keyword.decode(): o.val.decode() for o in options if o.val is not None}
     except (OperationalError, UnicodeDecodeError):
         # libpq's message quotes the string, which may hold a password.
+        if keyword := _unknown_keyword(text):
+            raise PmppError(
+                f'{where}: unknown connection parameter "{keyword}"',
+                sqlstate=errors.INVALID_PARAMETER_VALUE,
+                hint="Use the names of libpq, such as host, port, dbname, user and password.",
+            ) from None
         raise unknown_connection(where, text) from None
     _check_values(where, params)
     return params
+
+
+def _unknown_keyword(text: str) -> str | None:
+    """Return the first keyword that libpq does not know.
+
+    None if it could be a part of a password: if it is not a plain word, if it has no value, and if
+    a password could have begun before it.
+    """
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    position = 0
+    while parameter := _PARAMETER.match(text, position):
+        position = parameter.end()
+        keyword, value = parameter.groups()
+        if keyword not in known:
+            is_plain = _PLAIN_WORD.fullmatch(keyword) and value and not value.startswith("=")
+            return keyword if is_plain else None
+        if keyword in ("password", "sslpassword") or re.search("[:;@?|]", value):
+            return None
+    return None
 
 
 def _check_values(where: str, params: Mapping[str, str]) -> None:
