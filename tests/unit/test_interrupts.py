@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from pmpp import history, targets
-from pmpp.conninfo import Caller
+from pmpp.conninfo import Caller, Target
+from pmpp.engine import Engine
 from pmpp.errors import PmppError
 from pmpp.interrupts import EVERY, Interrupts
 from pmpp.manifest import Item, parse
+from pmpp.settings import Settings
 from pmpp.workqueue import WorkQueue
 
 MANY = ["select 1"] * EVERY
@@ -70,6 +72,14 @@ LOOPS: dict[str, Callable[[Interrupts], object]] = {
     "last_run": lambda i: history.last_run(queue_of(items(1, MANY), UNINTERRUPTED), str, i),
     "unfinished": lambda i: history.unfinished(queue_of(items(1, MANY), UNINTERRUPTED), i),
 }
+
+
+def test_engine_looks_for_interrupts_in_each_of_its_loops() -> None:
+    """Items, queries, and the state of each of both are gone through one after the other."""
+    checks = []
+    target = Target("x", [], {}, must_use_password=False)
+    Engine(items(EVERY, ["q"]), [target] * EVERY, Settings(), {}, lambda: checks.append(1), print)
+    assert len(checks) == 4
 
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)

@@ -72,13 +72,15 @@ class Engine:
         on_notice: Callable[[Notice], None],
         check: Callable[[Delivery], None] = lambda _: None,
     ) -> None:
-        by_item = {item.number: target for item, target in zip(items, targets, strict=True)}
+        interrupts = Interrupts(check_interrupts)
+        pairs = zip(items, targets, strict=True)
+        by_item = {item.number: target for item, target in interrupts.over(pairs)}
         labels = {number: target.label for number, target in by_item.items()}
-        self.queue = WorkQueue(items, labels, Interrupts(check_interrupts))
+        self.queue = WorkQueue(items, labels, interrupts)
         self._settings = settings
         self._continues = settings.on_error == "continue"
         self._places = Places(limits, settings.max_workers, by_item)
-        self._crews = [Crew(item, by_item[item.number]) for item in items]
+        self._crews = [Crew(item, by_item[item.number]) for item in interrupts.over(items)]
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice
         self._check = check
