@@ -1,5 +1,6 @@
--- num_cpus() is asked on every remote, in a fresh session: it must not start Python. So the
--- number is found out when the extension is created, and becomes the body of a function.
+-- Calls from other servers read the number of CPUs here, in a fresh session that must not start
+-- Python. So detect_cpus() makes the number the body of a function, which is read and not run: keep
+-- it a constant.
 
 create function pmpp.detect_cpus() returns integer
 language plpython3u volatile parallel unsafe security invoker

@@ -12,18 +12,17 @@ from helpers import PG_CONFIG, TRUST, assert_log_is_clean
 
 @pytest.fixture(scope="session")
 def remote() -> Iterator[Cluster]:
-    """A second server, with pmpp, that trusts everybody; it stands for another machine."""
+    """A second server, with pmpp, that trusts everybody; it stands for another machine.
+
+    In its database slow_cpus nobody can read which extensions there are.
+    """
     with Cluster(PG_CONFIG, hba=[TRUST]) as cluster:
         with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
             conn.execute("create extension pmpp cascade")
             conn.execute("create database slow_cpus")
-        with psycopg.connect(cluster.superuser(dbname="slow_cpus"), autocommit=True) as conn:
-            conn.execute("create schema pmpp")
-            conn.execute(
-                "create function pmpp.num_cpus() returns int language sql as "
-                "'select 2 from pg_sleep(100)'"
-            )
-        yield cluster
+        with psycopg.connect(cluster.superuser(dbname="slow_cpus")) as conn:
+            conn.execute("lock table pg_extension in access exclusive mode")
+            yield cluster
         assert_log_is_clean(cluster)
 
 

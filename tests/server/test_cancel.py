@@ -88,11 +88,13 @@ def call(
         f"array[row({literal(connection)}, array_fill({literal(query)}::text, array[{workers + 1}]),"
         f" null, {literal(count)}, {literal(setup)}::text[], null)::pmpp.query_manifest]"
     )
-    sleepers = 1 if request.param == "cpus" else workers
+    waiting = ("relation", 1) if request.param == "cpus" else ("PgSleep", workers)
 
     def are_all_asleep() -> bool:
-        sleeping = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
-        return watcher.execute(sleeping).fetchall() == [(sleepers,)]
+        asleep = (
+            "select wait_event, count(*) from pg_stat_activity where wait_event = %s group by 1"
+        )
+        return watcher.execute(asleep, waiting[:1]).fetchall() == [waiting]
 
     is_waiting = {
         "mute": lambda: network.accepted == workers,

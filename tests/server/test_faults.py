@@ -183,26 +183,20 @@ def test_too_many_connections(throwaway: Cluster, db: psycopg.Connection, limit:
 
 
 @pytest.mark.parametrize(
-    ("definition", "reason"),
-    [
-        ("select -5", "no usable answer"),
-        ("select 0", "no usable answer"),
-        ("select 2000000000", "no usable answer"),
-        ("select null::int", "no usable answer"),
-        ("select 1/0", "division by zero"),
-    ],
+    "definition",
+    ["select -5", "select 0", "select 2000000000", "select null::int", "select 1/0", "select 2, 3"],
 )
-def test_absurd_number_of_cpus(
-    db: psycopg.Connection, remote: Cluster, definition: str, reason: str
-) -> None:
+def test_absurd_number_of_cpus(db: psycopg.Connection, remote: Cluster, definition: str) -> None:
     """A remote that claims an absurd number of CPUs fails the call and no more."""
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:
         conn.execute("drop database if exists absurd with (force)")
         conn.execute("create database absurd")
     with psycopg.connect(remote.superuser("absurd")) as conn:
-        conn.execute("create schema pmpp")
-        conn.execute(f"create function pmpp.num_cpus() returns int language sql as '{definition}'")
-    with pytest.raises(psycopg.Error, match=reason) as raised:
+        conn.execute("create extension pmpp cascade; set check_function_bodies to off")
+        conn.execute(
+            f"create or replace function pmpp.num_cpus() returns int language sql as '{definition}'"
+        )
+    with pytest.raises(psycopg.Error, match="has no usable number") as raised:
         db.execute(
             "select * from pmpp.distribute(null::text, %s, array['select 1', 'select 2'])",
             [tcp(remote.port).replace("dbname=postgres", "dbname=absurd")],

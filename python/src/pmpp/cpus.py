@@ -1,6 +1,13 @@
-"""Asking a remote for its number of CPUs."""
+"""Finding out the number of CPUs of a remote server.
+
+The connection may have a superuser's rights in a database that belongs to somebody else. So
+pmpp executes no function there only because it has the right name: it reads the number from the
+body of the extension's own function.
+"""
 
 from __future__ import annotations
+
+import re
 
 from . import errors
 from .errors import PmppError
@@ -9,6 +16,30 @@ from .session import Session
 from .waiting import Steps
 
 MOST_CPUS = 65536  # a remote that claims more is not believed
+
+# The body and the language of num_cpus(), if it is a member of the extension, and how to call it.
+# A function in C is called by its name. So its schema must be one that nobody but a superuser or
+# the extension can rename: the owner of the schema could put another function in its place.
+_FUNCTION = """
+select p.prosrc, l.lanname,
+       pg_catalog.concat('select ', pg_catalog.quote_ident(n.nspname), '.num_cpus()'),
+       r.rolsuper
+  from pg_catalog.pg_extension e
+  join pg_catalog.pg_depend d
+    on d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+   and d.refobjid operator(pg_catalog.=) e.oid
+   and d.classid operator(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+   and d.deptype operator(pg_catalog.=) 'e'
+  join pg_catalog.pg_proc p on p.oid operator(pg_catalog.=) d.objid
+  join pg_catalog.pg_language l on l.oid operator(pg_catalog.=) p.prolang
+  join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) p.pronamespace
+  join pg_catalog.pg_roles r on r.oid operator(pg_catalog.=) n.nspowner
+ where e.extname operator(pg_catalog.=) 'pmpp'
+   and p.proname operator(pg_catalog.=) 'num_cpus'
+   and p.pronargs operator(pg_catalog.=) 0
+"""
+
+_CONSTANT = re.compile(rb"\s*select\s+(\d{1,9})\s*;?\s*", re.ASCII | re.IGNORECASE)
 
 
 def ask_cpus(session: Session) -> Steps[int]:
@@ -20,22 +51,42 @@ def ask_cpus(session: Session) -> Steps[int]:
     Raises:
         PmppError: if pmpp is not there, may not be used, or gives no sensible answer.
     """
-    problem = f"{session.where}: could not ask {session.label} for its number of CPUs"
-    hint = (
-        "Set num_workers, or install pmpp in the remote database and grant its role pmpp "
-        "to the user who connects."
-    )
-    answers: list[Part] = []
+    hint = "Set num_workers, or install pmpp in the remote database."
     try:
-        yield from session.run("select pmpp.num_cpus()", session.where, answers.append)
+        return (yield from _cpus(session))
     except PmppError as ex:
+        problem = f"{session.where}: could not ask {session.label} for its number of CPUs"
         raise PmppError(f"{problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint) from None
-    if [(part.row_count, part.result.nfields) for part in answers] == [(1, 1)]:
-        value = answers[0].result.get_value(0, 0)
-        if value and value.isdigit() and len(value) < 10 and 1 <= int(value) <= MOST_CPUS:
-            return int(value)
+
+
+def _cpus(session: Session) -> Steps[int]:
+    function = yield from _single_row(session, _FUNCTION)
+    if function is None:
+        raise PmppError(
+            "the database has no function num_cpus() of an extension pmpp",
+            sqlstate=errors.UNDEFINED_OBJECT,
+        )
+    body, language, call, is_safe = function
+    value = None
+    if language == b"sql":
+        constant = _CONSTANT.fullmatch(body or b"")
+        value = constant and constant[1]
+    elif language == b"c" and is_safe == b"t":
+        answer = yield from _single_row(session, (call or b"").decode(session.encoding()))
+        value = answer and answer[0]
+    if value and value.isdigit() and len(value) < 10 and 1 <= int(value) <= MOST_CPUS:
+        return int(value)
     raise PmppError(
-        f"{problem}: no usable answer from pmpp.num_cpus()",
+        "pmpp.num_cpus() of the extension there has no usable number",
         sqlstate=errors.CONNECTION_FAILURE,
-        hint=hint,
     )
+
+
+def _single_row(session: Session, query: str) -> Steps[list[bytes | None] | None]:
+    """Run a query and return its row, or None if it has none or several."""
+    answers: list[Part] = []
+    yield from session.run(query, session.where, answers.append)
+    if [part.row_count for part in answers if part.row_count] != [1]:
+        return None
+    result = next(part for part in answers if part.row_count).result
+    return [result.get_value(0, column) for column in range(result.nfields)]
