@@ -32,8 +32,8 @@ begin
         raise wrong_object_type using message = format('%s cannot be cut in this way', tbl), hint = hint;
     end if;
     return pmpp._cut(query, '{chunk}', array(
-        select format('(ctid >= ''(%s,0)''', i * blocks / n)
-               || case when i < n - 1 then format(' and ctid < ''(%s,0)''', (i + 1) * blocks / n) else '' end
+        select format('(ctid operator(pg_catalog.>=) ''(%s,0)''', i * blocks / n)
+               || case when i < n - 1 then format(' and ctid operator(pg_catalog.<) ''(%s,0)''', (i + 1) * blocks / n) else '' end
                || ')'
           from generate_series(0, n - 1) i
          order by i
