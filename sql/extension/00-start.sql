@@ -20,13 +20,40 @@ create schema pmpp;
 comment on schema pmpp is 'Poor Man''s Parallel Processing: functions that run queries on many connections at once';
 
 -- Whoever is a member of the role pmpp may use the functions. The role stays when the extension
--- is dropped: other databases of the cluster may use it. Its comment says how to drop it.
+-- is dropped: other databases of the cluster may use it. Its comment says how to drop it. One that
+-- exists already is not changed: the warning says who can call the functions because of it.
 do $$
+declare
+    can_log_in boolean;
+    members pg_catalog.text;
+    detail pg_catalog.text;
 begin
     create role pmpp nologin;
     comment on role pmpp is 'may use the functions of the extension pmpp; when no database has it any more: DROP ROLE pmpp';
 exception
-    when duplicate_object or unique_violation then null; -- the latter if just now, for another database
+    -- A unique_violation means that another session has just created it, for another database.
+    when duplicate_object or unique_violation then
+        select r.rolcanlogin,
+               (select pg_catalog.string_agg(m.name, ', ' order by m.name)
+                  from (
+                    select pg_catalog.concat(
+                               pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.member)),
+                               case when pg_catalog.bool_or(a.admin_option) then ' (with ADMIN OPTION)' end)
+                      from pg_catalog.pg_auth_members a
+                     where a.roleid operator(pg_catalog.=) r.oid
+                     group by a.member
+                  ) m(name))
+          into can_log_in, members
+          from pg_catalog.pg_roles r
+         where r.rolname operator(pg_catalog.=) 'pmpp';
+        detail := pg_catalog.concat_ws(' ',
+            'Its members can call the functions of the extension: ' operator(pg_catalog.||) members operator(pg_catalog.||) '.',
+            case when can_log_in then 'The role has LOGIN: whoever connects as pmpp can call them too.' end);
+        if can_log_in or members is not null then
+            raise warning 'role "pmpp" already exists' using
+                detail = detail,
+                hint = 'If you did not mean this, use REVOKE pmpp FROM ... and ALTER ROLE pmpp NOLOGIN.';
+        end if;
 end
 $$;
 
