@@ -1,10 +1,12 @@
 -- The fronts: each runs a manifest as its row type demands, and raises errors without what
 -- PL/Python wraps around them. They set no search_path: values are converted under the
--- caller's, as everywhere in PostgreSQL.
+-- caller's, as everywhere in PostgreSQL. Under IntervalStyle sql_standard PostgreSQL reads right what
+-- it has written under any style. Under the others it takes -1 2:03:04 for -1 days +02:03:04.
 
 create function pmpp.distribute(row_type anyelement, query_manifest pmpp.query_manifest[])
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;
@@ -25,6 +27,7 @@ grant execute on function pmpp.distribute(anyelement, pmpp.query_manifest[]) to 
 create function pmpp.distribute(row_type anyelement, query_manifest jsonb)
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;
@@ -45,6 +48,7 @@ grant execute on function pmpp.distribute(anyelement, jsonb) to pmpp;
 create function pmpp.distribute(row_type anyelement, query_manifest json)
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;
@@ -73,6 +77,7 @@ create function pmpp.distribute(
 )
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;

@@ -37,6 +37,7 @@ create function pmpp.broadcast(
 )
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;

@@ -6,6 +6,7 @@ create function pmpp.distribute_tagged(
 )
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;
@@ -29,6 +30,7 @@ create function pmpp.distribute_tagged(
 )
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;
@@ -52,6 +54,7 @@ create function pmpp.distribute_tagged(
 )
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;
@@ -77,6 +80,7 @@ create function pmpp.broadcast_tagged(
 )
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
+set intervalstyle = 'sql_standard'
 as $$
 declare
     detail pg_catalog.text;

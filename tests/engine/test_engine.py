@@ -19,6 +19,7 @@ from pmpp.errors import PmppError
 from pmpp.interrupts import Interrupts
 from pmpp.manifest import parse
 from pmpp.rows import Reader, as_rows
+from pmpp.session import has_other_dates
 from pmpp.settings import Settings
 
 SUPERUSER = Caller("postgres", True, 42)
@@ -178,8 +179,8 @@ def test_next_host_is_tried(cluster: object, here: str) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        ["datestyle to 'German'", "intervalstyle to 'sql_standard'"],
-        ["datestyle to 'SQL, DMY'", "intervalstyle to 'iso_8601'"],
+        ["datestyle to 'German'"],
+        ["datestyle to 'SQL, DMY'"],
         ["bytea_output to 'escape'", "timezone to 'Asia/Kathmandu'"],
         ["client_encoding to 'latin1'", "extra_float_digits to -15"],
     ],
@@ -191,11 +192,22 @@ def test_values_are_written_as_we_read_them(
     for setting in settings:
         db.execute(f'alter database "{db.info.dbname}" set {setting}')
     query = """
-        select date '2020-02-03', interval '-1 year +2 days', 'äöü', 0.1::float8 + 0.2::float8,
+        select date '2020-02-03', 'äöü', 0.1::float8 + 0.2::float8,
                timestamptz '2020-02-03 04:05:06+00' = '2020-02-03 04:05:06+00'
     """
     (row,) = rows(engine({"connection": here, "queries": [query]}).run())
-    assert row.startswith('("2020-02-03","-1 years +2 days","äöü",')
+    assert row.startswith('("2020-02-03","äöü",')
+
+
+@pytest.mark.parametrize("style", ["ISO, DMY", "German", "SQL, DMY", "SQL, MDY", "Postgres"])
+@pytest.mark.parametrize("type", ["date", "timestamp", "timestamptz"])
+def test_dates_of_another_session(db: psycopg.Connection, style: str, type: str) -> None:
+    """Dates are told to be in ISO style or not, as a session behind a pooler may have them."""
+    db.execute(f"set datestyle to '{style}'")
+    values = "(null), ('-infinity'), ('2020-02-03'), ('10000-01-01')"
+    cursor = db.execute(f"select v::{type} from (values {values}) v(v)")
+    assert cursor.pgresult is not None
+    assert has_other_dates(cursor.pgresult, 0) == (not style.startswith("ISO"))
 
 
 def test_client_encoding_of_a_setup_command(here: str) -> None:

@@ -171,3 +171,58 @@ def test_same_snapshot(caller: psycopg.Connection, pooled: str) -> None:
             other.execute("insert into seen values (2)")
         queries = ["select count(*) from seen"] * 20
         assert caller.execute(call, [pooled, queries]).fetchall() == [(1,)]
+
+
+STYLES = ["postgres", "sql_standard", "iso_8601", "postgres_verbose"]
+
+
+@pytest.fixture
+def style_of_the_database(
+    request: pytest.FixtureRequest, session: psycopg.Connection, database: str
+) -> Iterator[None]:
+    """New sessions of the database write intervals in the style of the parameter."""
+    session.execute(f"alter database {database} set intervalstyle to {request.param}")
+    yield
+    session.execute(f"alter database {database} reset intervalstyle")
+
+
+@pytest.mark.usefixtures("style_of_the_database")
+@pytest.mark.parametrize("style_of_the_database", STYLES, indirect=True)
+def test_intervals(caller: psycopg.Connection, cluster: Cluster, database: str) -> None:
+    """Intervals are read right, whichever session has written them and under whatever style."""
+    query = "select interval '-1 day -02:03:04', array[interval '-1 day -02:03:04'], row(interval '-1 day -02:03:04')::wrapped"
+    caller.execute("drop table if exists got; drop type if exists wrapped")
+    caller.execute("create type wrapped as (i interval)")
+    caller.execute("create table got (i interval, a interval[], w wrapped)")
+    wanted = "interval '-1 day -02:03:04'"
+    right = f"i = {wanted} and a = array[{wanted}] and (w).i = {wanted}"
+    forms = [
+        "pmpp.distribute(null::got, %s, %s, num_workers => 6)",
+        "pmpp.distribute(array[row(%s, %s, null, 6, null, null)::pmpp.query_manifest])"
+        " as (i interval, a interval[], w wrapped)",
+    ]
+    with pgbouncer(cluster, "transaction", default_pool_size=POOL_SIZE) as port:
+        for local in STYLES:
+            caller.execute(f"set intervalstyle to {local}")
+            for form in forms:
+                call = f"select count(*), bool_and({right}) from {form}"
+                got = caller.execute(call, [through(port, database), [query] * 30]).fetchall()
+                assert got == [(30, True)]
+                assert caller.execute("show intervalstyle").fetchall() == [(local,)]
+
+
+def test_what_is_left_in_sessions(
+    session: psycopg.Connection, caller: psycopg.Connection, cluster: Cluster, database: str
+) -> None:
+    """pmpp leaves no setting in a session of the pool that was right before."""
+    settings = "select name, setting from pg_settings where source = 'session' and name !~ 'application|encoding|datestyle'"
+    session.execute(f"alter database {database} set intervalstyle to sql_standard")
+    try:
+        with pgbouncer(cluster, "transaction", default_pool_size=1) as port:
+            there = through(port, database)
+            caller.execute("create table if not exists numbers (n int)")
+            caller.execute(CALL, [there, ["select 1"] * 2, 2])
+            with psycopg.connect(there) as other:
+                assert other.execute(settings).fetchall() == []
+    finally:
+        session.execute(f"alter database {database} reset intervalstyle")

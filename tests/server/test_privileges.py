@@ -84,7 +84,7 @@ def test_role_that_exists(empty: psycopg.Connection, new_role: Callable[..., str
         empty.execute("create extension pmpp cascade")
     finally:
         empty.execute("alter role pmpp nologin")
-    ((severity, message, detail, hint),) = [n for n in got if n[0] == "WARNING"]
+    ((_, message, detail, hint),) = [n for n in got if n[0] == "WARNING"]
     assert message == 'role "pmpp" already exists'
     assert f'"{member}"' in str(detail)
     assert f'"{admin}" (with ADMIN OPTION)' in str(detail)

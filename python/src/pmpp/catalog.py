@@ -29,6 +29,9 @@ _SETTINGS = f"select pg_catalog.current_setting('lc_monetary') as lc_monetary, {
 
 _LIMITS = "select connection, max_workers from pmpp.connection_limit"
 
+_INTERVAL_STYLE = "select pg_catalog.current_setting('intervalstyle') as style"
+_SET_INTERVAL_STYLE = "select pg_catalog.set_config('intervalstyle', $1, true)"
+
 _WORK_MEM = "select pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as bytes"
 
 _SIZE = "select pg_catalog.pg_size_bytes($1) as value"
@@ -132,6 +135,12 @@ class Catalog:
     def limits(self) -> dict[str, int]:
         """Return the most connections to each server or host that has a limit."""
         return {row["connection"]: row["max_workers"] for row in self._select(_LIMITS)}
+
+    def set_interval_style(self, style: str) -> str:
+        """Set IntervalStyle until the transaction ends, and return what it was."""
+        (row,) = self._select(_INTERVAL_STYLE)
+        self._select(_SET_INTERVAL_STYLE, ("pg_catalog.text", style))
+        return str(row["style"])
 
     def work_mem(self) -> int:
         """Return work_mem in bytes."""

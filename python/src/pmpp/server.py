@@ -80,6 +80,8 @@ def rows(
         batches = _run_ahead(batches, Catalog(plpy).work_mem())
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
+    if not call.has_front:
+        batches = _read_as_sql_standard(Catalog(plpy), batches)
     call.is_iterated = True
     return chain.from_iterable(_Marked(call, batches))
 
@@ -226,6 +228,17 @@ def _run_ahead(batches: Batches, limit: int) -> Batches:
         if size > limit:
             break
     return chain(_drain(ahead), batches)
+
+
+def _read_as_sql_standard(catalog: Catalog, batches: Batches) -> Batches:
+    """Yield batches; PostgreSQL converts them under the IntervalStyle that fits every server.
+
+    The fronts have it in a SET clause, which here would take 2 microseconds for each row. If the
+    call fails, PostgreSQL itself puts the style back.
+    """
+    before = catalog.set_interval_style("sql_standard")
+    yield from batches
+    catalog.set_interval_style(before)
 
 
 def _drain(queue: deque[T]) -> Iterator[T]:

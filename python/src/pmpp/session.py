@@ -5,11 +5,12 @@ The methods that talk to the remote are generators, see `waiting`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 
 from psycopg import OperationalError, sql
-from psycopg.pq import ConnStatus, Format
+from psycopg.pq import ConnStatus, Format, abc
 
 from . import diagnostics, errors
 from .connect import connect
@@ -22,7 +23,10 @@ from .settings import Settings
 from .waiting import Steps, pause
 from .workqueue import Task, shown
 
-MONEY = 790  # the oid of the type
+# The oids of types, the same on every server.
+MONEY = 790
+DATES = frozenset([1082, 1114, 1184])  # date, timestamp, timestamp with time zone
+_ISO_DATE = re.compile(rb"\d{4,}-\d\d-\d\d", re.ASCII)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
 
 
@@ -110,6 +114,8 @@ class Session(Link):
             yield from self._send_binary(statement, task)
         if not self._reads_money:
             deliver = self._without_money(task, deliver)
+        if self._writes_iso_dates():
+            deliver = self._with_iso_dates(task, deliver)
         yield from self._results(task, deliver)
 
     def _apply_options(self) -> Steps[None]:
@@ -126,25 +132,30 @@ class Session(Link):
     def _configure(self) -> Steps[None]:
         """Have values written as we read them, and work ended when we are gone."""
         pgconn = self._conn
-        commands = []
-        if not (pgconn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO"):
-            commands.append("set datestyle to iso")
-        if pgconn.parameter_status(b"IntervalStyle") not in (None, b"postgres"):
-            commands.append("set intervalstyle to postgres")
-        if commands:
-            yield from self.run("; ".join(commands), f"{self.where} on {self.label}")
-        # What follows is not to be had everywhere. Without the first, the remote notices
-        # only when it next sends that nobody reads; without the last, money is refused.
+        if not self._writes_iso_dates():
+            yield from self.run("set datestyle to iso", f"{self.where} on {self.label}")
+        # Behind a pooler these settings stay in a session that others get next. So pmpp sets none
+        # that is right already. Not every server has them. Without
+        # client_connection_check_interval, an orphaned query runs until it next sends data.
+        # Without lc_monetary, pmpp refuses money.
         commands = []
         self._reads_money = pgconn.server_version >= 90000
         if pgconn.server_version >= 140000:
-            commands.append("set client_connection_check_interval to '1s'")
+            commands.append(_set_unless("client_connection_check_interval", "1s", "<>", "'0'"))
+        if pgconn.server_version >= 120000:
+            commands.append(_set_unless("extra_float_digits", "1", "=", "any ('{1,2,3}')"))
+        elif pgconn.server_version >= 90000:
+            commands.append(_set_unless("extra_float_digits", "3", "=", "'3'"))
         if pgconn.server_version >= 90000:
-            commands.append("set extra_float_digits to 3")
-            commands.append(f"set lc_monetary to {sql.quote(self._settings.lc_monetary)}")
+            wanted = self._settings.lc_monetary
+            commands.append(_set_unless("lc_monetary", wanted, "=", sql.quote(wanted)))
         if commands and not (yield from self._try("; ".join(commands))):
             for command in commands:
                 self._reads_money = yield from self._try(command)
+
+    def _writes_iso_dates(self) -> bool:
+        """Return True if the remote server says that its DateStyle is ISO, or does not say."""
+        return (self._conn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO")
 
     def _try(self, command: str) -> Steps[bool]:
         """Run a command and return True if it worked."""
@@ -207,3 +218,44 @@ class Session(Link):
             deliver(part)
 
         return checked
+
+    def _with_iso_dates(self, task: Task, deliver: Deliver) -> Deliver:
+        """Return a function that delivers results, but refuses dates that are not written as ISO.
+
+        Behind a pooler another session may have run the query than the one that pmpp has set up.
+        """
+
+        def checked(part: Part) -> None:
+            result = part.result
+            for column in range(result.nfields):
+                if result.ftype(column) in DATES and has_other_dates(result, column):
+                    raise PmppError(
+                        f"{self.label} writes dates in another DateStyle than ISO",
+                        sqlstate=errors.FEATURE_NOT_SUPPORTED,
+                        detail=diagnostics.sentence(task),
+                        hint="A pooler may have run the query in another session. Set datestyle "
+                        "to iso for the role or the database.",
+                    )
+            deliver(part)
+
+        return checked
+
+
+def _set_unless(name: str, value: str, operator: str, operand: str) -> str:
+    """Return a statement that sets a parameter unless its value is right already.
+
+    Args:
+        name, value: of the parameter.
+        operator, operand: what a value that is right has to the right of it.
+    """
+    return (
+        f"select pg_catalog.set_config('{name}', {sql.quote(value)}, false) where not "
+        f"pg_catalog.current_setting('{name}') operator(pg_catalog.{operator}) {operand}"
+    )
+
+
+def has_other_dates(result: abc.PGresult, column: int) -> bool:
+    """Return True if the first date in a column is not in ISO style. A session has one style."""
+    values = (result.get_value(row, column) for row in range(result.ntuples))
+    first = next((value for value in values if value and not value.endswith(b"infinity")), None)
+    return first is not None and not _ISO_DATE.match(first)
