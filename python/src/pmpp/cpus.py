@@ -11,7 +11,6 @@ import re
 
 from . import errors
 from .errors import PmppError
-from .rows import Part
 from .session import Session
 from .waiting import Steps
 
@@ -60,7 +59,7 @@ def ask_cpus(session: Session) -> Steps[int]:
 
 
 def _cpus(session: Session) -> Steps[int]:
-    function = yield from _single_row(session, _FUNCTION)
+    function = yield from session.row(_FUNCTION)
     if function is None:
         raise PmppError(
             "the database has no function num_cpus() of an extension pmpp",
@@ -72,7 +71,7 @@ def _cpus(session: Session) -> Steps[int]:
         constant = _CONSTANT.fullmatch(body or b"")
         value = constant and constant[1]
     elif language == b"c" and is_safe == b"t":
-        answer = yield from _single_row(session, (call or b"").decode(session.encoding()))
+        answer = yield from session.row((call or b"").decode(session.encoding()))
         value = answer and answer[0]
     if value and value.isdigit() and len(value) < 10 and 1 <= int(value) <= MOST_CPUS:
         return int(value)
@@ -80,13 +79,3 @@ def _cpus(session: Session) -> Steps[int]:
         "pmpp.num_cpus() of the extension there has no usable number",
         sqlstate=errors.CONNECTION_FAILURE,
     )
-
-
-def _single_row(session: Session, query: str) -> Steps[list[bytes | None] | None]:
-    """Run a query and return its row, or None if it has none or several."""
-    answers: list[Part] = []
-    yield from session.run(query, session.where, answers.append)
-    if [part.row_count for part in answers if part.row_count] != [1]:
-        return None
-    result = next(part for part in answers if part.row_count).result
-    return [result.get_value(0, column) for column in range(result.nfields)]

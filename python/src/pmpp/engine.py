@@ -28,7 +28,7 @@ from .rows import Part
 from .session import Session
 from .settings import Settings
 from .waiting import Steps
-from .workqueue import Task, WorkQueue
+from .workqueue import Task, WorkQueue, may_write
 
 
 class Delivery(NamedTuple):
@@ -88,6 +88,7 @@ class Engine:
         self._progress = Progress(self.queue, settings.progress)
         self._notices: deque[Notice] = deque()
         self._delivered: deque[Delivery] = deque()
+        self._closing = 0  # connections whose last query is done
         self._undelivered = 0  # bytes of what has been received and not been taken
 
     def run(self) -> Generator[Delivery]:
@@ -104,7 +105,7 @@ class Engine:
             for crew in self._crews:
                 crew.wanted = 1 if crew.item.asks_cpus else crew.item.worker_count(cpus=1)
             self._open_wanted()
-            while self.queue.unfinished:
+            while self.queue.unfinished or self._closing:
                 self._turn()
                 while self._delivered:
                     self._undelivered -= self._delivered[0].part.size
@@ -114,6 +115,8 @@ class Engine:
         except BaseException:
             self.queue.abandon()
             sessions = self._loop.sessions()
+            for session in sessions:
+                self._roll_back([task for task in session.uncommitted if may_write(task.tag)])
             cancel_all([s.pgconn for s in sessions if s.pgconn is not None and s.is_running])
             raise
         finally:
@@ -173,6 +176,9 @@ class Engine:
     def _work(self, crew: Crew, session: Session) -> Steps[None]:
         """Work one connection, then let others have its place."""
         yield from self._connect_and_run(crew, session)
+        self._closing += 1
+        yield from self._roll_back_open_transaction(crew, session)
+        self._closing -= 1
         session.close()
         self._places.give_back(crew.item.number)
         self._open_wanted()
@@ -225,6 +231,7 @@ class Engine:
             for delivery in held:
                 self._check(delivery)
         except PmppError as ex:
+            self._roll_back(session.lost_with(task))
             self.queue.fail(task, ex)
             if not self._continues:
                 raise
@@ -232,9 +239,33 @@ class Engine:
             self._notices.append(Notice("WARNING", error.message, error.detail, error.hint))
             return session.is_idle
         self.queue.finish(task)
+        session.count(task)
         for delivery in held:
             self._deliver(delivery)
         return True
+
+    def _roll_back_open_transaction(self, crew: Crew, session: Session) -> Steps[None]:
+        """Warn if the remote server will roll back what the connection has written."""
+        if session.pgconn is None:
+            return
+        lost = yield from session.written()
+        if lost is None:
+            return
+        self._roll_back(lost)
+        number = crew.item.number
+        queries = ", ".join(str(task.number) for task in lost)
+        message = f"item {number}: a connection was closed in a transaction that has written"
+        detail = f"{session.label} has rolled back " + (
+            f"{'queries' if len(lost) > 1 else 'query'} {queries} of item {number}."
+            if lost
+            else f"the setup commands of item {number}."
+        )
+        hint = "Without BEGIN in the setup commands, each query is committed by itself."
+        self._notices.append(Notice("WARNING", message, detail, hint))
+
+    def _roll_back(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            self.queue.roll_back(task)
 
     def _deliver(self, delivery: Delivery) -> None:
         self._delivered.append(delivery)

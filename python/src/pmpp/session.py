@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from psycopg import OperationalError, sql
-from psycopg.pq import ConnStatus, Format, abc
+from psycopg.pq import ConnStatus, Format, TransactionStatus, abc
 
 from . import diagnostics, errors
 from .connect import connect
@@ -21,7 +21,7 @@ from .link import ChunkRows, Deliver, Link
 from .rows import BINARY_TYPES, Part
 from .settings import Settings
 from .waiting import Steps, pause
-from .workqueue import Task, shown
+from .workqueue import Task, may_write, shown
 
 # The oids of types, the same on every server.
 MONEY = 790
@@ -32,6 +32,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
 
 class Session(Link):
     """A connection.
+
+    Attributes:
+        uncommitted: the queries that are done in a transaction that is still open.
 
     Args:
         where: which item of the manifest it belongs to, for messages.
@@ -54,6 +57,8 @@ class Session(Link):
         self._settings = settings
         self._on_notice = on_notice
         self._reads_money = True
+        self.uncommitted: list[Task] = []
+        self._setup_has_written = False
 
     def connect(self) -> Steps[None]:
         """Connect, and agree on how values are written; see `connect.connect`.
@@ -83,7 +88,10 @@ class Session(Link):
             PmppError: if it fails, with the remote's own fields.
         """
         where = f"setup command {number} of {self.where} on {self.label}: {shown(command)}"
-        yield from self.run(command, where)
+        tags: list[bytes | None] = []
+        yield from self.run(command, where, lambda part: tags.append(part.tag))
+        self._setup_has_written |= any(map(may_write, tags))
+        self._setup_has_written &= not self.is_idle
 
     def run(self, command: str, where: object, deliver: Deliver | None = None) -> Steps[None]:
         """Run a command of ours.
@@ -98,6 +106,49 @@ class Session(Link):
         """
         self._send_query(where, "send_query", self._encode(command, where))
         yield from self._results(where, deliver)
+
+    def row(self, query: str) -> Steps[list[bytes | None] | None]:
+        """Run a query of ours and return its row, or None if it has none or several.
+
+        Raises:
+            PmppError: if it fails, with the remote's own fields.
+        """
+        parts: list[Part] = []
+        yield from self.run(query, self.where, parts.append)
+        if [part.row_count for part in parts if part.row_count] != [1]:
+            return None
+        result = next(part for part in parts if part.row_count).result
+        return [result.get_value(0, column) for column in range(result.nfields)]
+
+    def count(self, task: Task) -> None:
+        """Note that a query is done, in a transaction or not."""
+        if self.is_idle or (task.tag or b"").startswith(b"COMMIT"):
+            self.uncommitted.clear()
+            self._setup_has_written = False
+        if not self.is_idle:
+            self.uncommitted.append(task)
+
+    def lost_with(self, task: Task) -> list[Task]:
+        """Return the queries that were rolled back because this one failed and ended a transaction.
+
+        A COMMIT may fail. If the transaction is still open, `written` tells when it is closed.
+        """
+        if not self.is_idle:
+            return []
+        lost, self.uncommitted = self.uncommitted, []
+        has_committed = (task.tag or b"").startswith(b"COMMIT")
+        return [] if has_committed else [t for t in lost if may_write(t.tag)]
+
+    def written(self) -> Steps[list[Task] | None]:
+        """Return the queries whose work is lost when the connection is closed, None if none is.
+
+        The list is empty if only setup commands have written.
+        """
+        has_written = yield from self._has_written()
+        if has_written and not self._setup_has_written:
+            return self.uncommitted
+        written = [task for task in self.uncommitted if may_write(task.tag)]
+        return written if has_written or (written and has_written is None) else None
 
     def query(self, task: Task, deliver: Deliver) -> Steps[None]:
         """Run a query and hand over every result of it, in order, in parts while it runs.
@@ -156,6 +207,19 @@ class Session(Link):
     def _writes_iso_dates(self) -> bool:
         """Return True if the remote server says that its DateStyle is ISO, or does not say."""
         return (self._conn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO")
+
+    def _has_written(self) -> Steps[bool | None]:
+        """Return True if a transaction is open and has written, None if that is not known."""
+        pgconn = self._conn
+        if pgconn.transaction_status == TransactionStatus.IDLE:
+            return False
+        if pgconn.transaction_status == TransactionStatus.INTRANS:
+            with suppress(PmppError):
+                answer = yield from self.row(
+                    "select pg_catalog.txid_current_if_assigned() is not null"
+                )
+                return answer == [b"t"]
+        return None
 
     def _try(self, command: str) -> Steps[bool]:
         """Run a command and return True if it worked."""

@@ -2,7 +2,7 @@
 
 Pure bookkeeping, without connections. A query goes through these states:
 
-    not started --take()--> running --finish()--> done
+    not started --take()--> running --finish()--> done --roll_back()--> rolled back
          |                     |-----fail()-----> failed
          |---fail_waiting()---------------------> failed
                                |---abandon()----> cancelled
@@ -25,16 +25,51 @@ from .manifest import Item
 NOT_STARTED = "not started"
 RUNNING = "running"
 DONE = "done"
+ROLLED_BACK = "rolled back"
 FAILED = "failed"
 CANCELLED = "cancelled"
 
 SHOWN_LENGTH = 200
+
+# The first words of the tags of commands that write nothing, but for what functions do in them.
+_READING = frozenset(
+    [
+        "BEGIN",
+        "CLOSE",
+        "COMMIT",
+        "DEALLOCATE",
+        "DECLARE",
+        "DISCARD",
+        "EXPLAIN",
+        "FETCH",
+        "LISTEN",
+        "LOAD",
+        "LOCK",
+        "MOVE",
+        "PREPARE",
+        "RELEASE",
+        "RESET",
+        "ROLLBACK",
+        "SAVEPOINT",
+        "SELECT",
+        "SET",
+        "SHOW",
+        "START",
+        "UNLISTEN",
+    ]
+)
 
 
 def shown(sql: str) -> str:
     """Return a statement as error messages show it: in one line, and shortened if it is long."""
     text = " ".join(sql.split())
     return text if len(text) <= SHOWN_LENGTH else text[:SHOWN_LENGTH] + "..."
+
+
+def may_write(tag: bytes | None) -> bool:
+    """Return True if a command tag is that of a command that may write."""
+    words = (tag or b"").decode(errors="replace").split()
+    return bool(words) and words[0] not in _READING
 
 
 class Task:
@@ -134,6 +169,11 @@ class WorkQueue:
         shortened = error.shortened()
         for _ in self._interrupts.over(range(len(waiting))):
             self._fail(waiting.popleft(), shortened)
+
+    def roll_back(self, task: Task) -> None:
+        """Count a query that is done as rolled back. Its rows have been delivered."""
+        if task.status == DONE:
+            task.status = ROLLED_BACK
 
     def abandon(self) -> None:
         """Count all queries that are running as cancelled."""
