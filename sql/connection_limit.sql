@@ -26,6 +26,11 @@ update pmpp.connection_limit set max_workers = 1 where connection = 'loopback';
 select pg_temp.most(1), pg_temp.most(1, items => 3);
 delete from pmpp.connection_limit where connection = 'loopback';
 select pg_temp.most(1), pg_temp.most(1, items => 3);
+-- nobody may connect
+update pmpp.connection_limit set max_workers = 0;
+select pg_temp.most(1);
+insert into pmpp.connection_limit values ('loopback', 2);
+select pg_temp.most(2);
 -- a limit of the whole call
 delete from pmpp.connection_limit;
 set pmpp.max_workers = 3;
@@ -37,7 +42,7 @@ select pg_temp.most(1);
 reset pmpp.max_workers;
 select pg_temp.most(4);
 -- what makes no sense, and who may write it
-insert into pmpp.connection_limit values ('loopback', 0);
+insert into pmpp.connection_limit values ('loopback', -1);
 insert into pmpp.connection_limit values ('loopback', null);
 create role regress_pmpp_member in role pmpp;
 set role regress_pmpp_member;

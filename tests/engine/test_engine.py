@@ -18,6 +18,7 @@ from pmpp.engine import Delivery, Engine
 from pmpp.errors import PmppError
 from pmpp.interrupts import Interrupts
 from pmpp.manifest import parse
+from pmpp.places import Limits
 from pmpp.rows import Reader, as_rows
 from pmpp.session import has_other_dates
 from pmpp.settings import Settings
@@ -41,7 +42,7 @@ def engine(
     entries = [{**dict.fromkeys(fields), **item} for item in items]
     manifest = parse(entries, Interrupts(check_interrupts))
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
-    return Engine(manifest, targets, settings, {}, check_interrupts, on_notice)
+    return Engine(manifest, targets, settings, Limits(), check_interrupts, on_notice)
 
 
 def rows(deliveries: Iterator[Delivery]) -> list[str]:

@@ -26,7 +26,7 @@ def peak():
 connection, query, queries, workers, rows = sys.argv[1:]
 item = Item(1, connection, [query] * int(queries), 1.0, int(workers), (), None)
 target = from_string("item 1", item.connection, Caller("postgres", True, 42))
-engine = Engine([item], [target], Settings(), {}, lambda: None, print)
+engine = Engine([item], [target], Settings(), Limits(), lambda: None, print)
 peak()
 total = 0
 for delivery in engine.run():

@@ -87,6 +87,32 @@ def test_everywhere(db: psycopg.Connection, cluster: Cluster, socket: str, here:
     db.execute("drop role anybody")
 
 
+def test_list_of_what_is_allowed(
+    db: psycopg.Connection, cluster: Cluster, here: str, new_role: Callable[..., str]
+) -> None:
+    """With 0 under * calls connect to what is listed, whatever is made and written to evade it."""
+    db.execute("create extension postgres_fdw")
+    server = "create server {} foreign data wrapper postgres_fdw options (host '{}', port '{}', dbname '{}')"
+    mapping = "create user mapping for public server {} options (user 'postgres')"
+    owner = new_role()
+    db.execute(f'grant usage on foreign data wrapper postgres_fdw to "{owner}"')
+    for name, host in (("warehouse", cluster.host), ("db1", cluster.host), ("other", cluster.host)):
+        db.execute(server.format(name, host, cluster.port, db.info.dbname))
+        db.execute(mapping.format(name))
+    db.execute(f'alter server db1 owner to "{owner}"')
+    for listed, limit in (("*", 0), ("warehouse", 8), ("db1", 8)):
+        db.execute(LIMIT, [listed, limit])
+    call = "select * from pmpp.distribute(null::int, %s, array['select 1'])"
+    assert db.execute(call, ["warehouse"]).fetchall() == [(1,)]
+    port = f"port={cluster.port} dbname={db.info.dbname} user=postgres"
+    for evading in ("other", "db1", here, port, f"host=db1,{cluster.host} {port}",
+                    f"host=db1,127.0.0.1 {port}", f"host=db1 hostaddr=127.0.0.1 {port}",
+                    f"host=db1, {port}", f"host=warehouse hostaddr=127.0.0.1 {port}",
+                    f"postgresql://postgres@db1,127.0.0.1:{cluster.port}/{db.info.dbname}"):  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="are not allowed"):
+            db.execute(call, [evading])
+
+
 def test_cpus_that_were_asked_for(db: psycopg.Connection, socket: str, here: str) -> None:
     """The limit is also for connections whose number comes from the CPUs of the remote."""
     db.execute("create or replace function pmpp.num_cpus() returns int language sql as 'select 8'")
@@ -143,7 +169,7 @@ def test_who_may_write_it(
             member.execute(change)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         stranger.execute("select * from pmpp.connection_limit")
-    for wrong in (0, -1, None):
+    for wrong in (-1, None):
         with pytest.raises(psycopg.errors.IntegrityError):
             db.execute(LIMIT, ["db2", wrong])
 

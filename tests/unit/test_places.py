@@ -8,11 +8,20 @@ from collections.abc import Iterator
 import pytest
 from pmpp.conninfo import Target
 from pmpp.errors import PmppError
-from pmpp.places import Places
+from pmpp.places import Limits, Places
 
 
-def target(*names: str) -> Target:
-    return Target("label", names, {}, must_use_password=False)
+def target(*hosts: str, server: str | None = None, hostaddr: str = "") -> Target:
+    """A target with these hosts, as `conninfo` would make it."""
+    params = {"host": ",".join(hosts), "hostaddr": hostaddr}
+    names = [name for name in (server, *hosts, *hostaddr.split(",")) if name]
+    return Target("label", names, params, must_use_password=False)
+
+
+def limits(*servers: str, **most: int) -> Limits:
+    """Limits by name; `everywhere` stands for the star."""
+    by_name = {"*" if name == "everywhere" else name: limit for name, limit in most.items()}
+    return Limits(by_name, frozenset(servers))
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +40,15 @@ def count(places: Places, item: int) -> int:
 
 def test_without_limits_there_is_always_a_place() -> None:
     """Nothing is limited that has no limit."""
-    assert count(Places({}, None, {1: target("a")}), 1) == 100
-    assert count(Places({"b": 1}, None, {1: target("a")}), 1) == 100
+    assert count(Places(Limits(), None, {1: target("a")}), 1) == 100
+    assert count(Places(limits(b=1), None, {1: target("a")}), 1) == 100
 
 
 def test_items_share_the_places_of_a_host() -> None:
     """Two items that lead to the same host have its places together; giving back frees one."""
-    places = Places({"a": 3}, None, {1: target("a"), 2: target("server", "a"), 3: target("b")})
+    places = Places(
+        limits(a=3), None, {1: target("a"), 2: target("a", server="server"), 3: target("b")}
+    )
     assert places.take(1)
     assert count(places, 2) == 2
     assert not places.take(1)
@@ -48,25 +59,81 @@ def test_items_share_the_places_of_a_host() -> None:
 
 def test_the_smallest_limit_counts() -> None:
     """A server, its host, and the call as a whole are all limited."""
-    limits = {"server": 5, "host": 2}
-    assert count(Places(limits, None, {1: target("server", "host")}), 1) == 2
-    assert count(Places(limits, None, {1: target("server", "other")}), 1) == 5
-    assert count(Places(limits, 4, {1: target("server", "other")}), 1) == 4
+    both = limits(server=5, host=2)
+    assert count(Places(both, None, {1: target("host", server="server")}), 1) == 2
+    assert count(Places(both, None, {1: target("other", server="server")}), 1) == 5
+    assert count(Places(both, 4, {1: target("other", server="server")}), 1) == 4
 
 
 def test_star_limits_each_of_those_without_a_limit() -> None:
     """Under a star every host without a limit of its own has that many places for itself."""
     places = Places(
-        {"*": 2, "a": 3}, None, {1: target("a"), 2: target("b"), 3: target("c"), 4: target()}
+        limits(everywhere=2, a=3),
+        None,
+        {1: target("a"), 2: target("b"), 3: target("c"), 4: target()},
     )
     assert [count(places, n) for n in (1, 2, 3, 4)] == [3, 2, 2, 2]
 
 
 def test_star_is_not_evaded_by_further_names() -> None:
     """What leads to one host, under whatever further names, shares its places."""
-    targets = {1: target("a"), 2: target("x", "a"), 3: target("y", "a"), 4: target("a", "a")}
-    places = Places({"*": 2}, None, targets)
+    targets = {
+        1: target("a"),
+        2: target("a", server="x"),
+        3: target("a", hostaddr="y"),
+        4: target("a", "a"),
+    }
+    places = Places(limits(everywhere=2), None, targets)
     assert [count(places, n) for n in (2, 3, 4, 1)] == [2, 0, 0, 0]
+
+
+LISTED = limits("warehouse", everywhere=0, warehouse=8, db1=3)
+
+
+@pytest.mark.parametrize(
+    ("listed", "most"),
+    [
+        (target("db9", server="warehouse"), 8),
+        (target("db9", "db8", server="warehouse"), 8),
+        (target(server="warehouse"), 8),
+        (target("db1"), 3),
+        (target("db1", server="other"), 3),
+        (target("db1", server="warehouse"), 3),
+        (target(hostaddr="db1"), 3),
+        (target("db1", hostaddr="db1"), 3),
+    ],
+)
+def test_list_of_what_is_allowed(listed: Target, most: int) -> None:
+    """If the star has 0, calls connect to the servers and hosts that have a limit."""
+    assert count(Places(LISTED, None, {1: listed}), 1) == most
+
+
+@pytest.mark.parametrize(
+    "evading",
+    [
+        target(),
+        target("db2"),
+        target("db1", "db2"),
+        target("db2", "db1"),
+        target("db1", ""),
+        target("", "db1"),
+        target("db1", hostaddr="192.0.2.1"),
+        target("db1", "db1", hostaddr="db1,192.0.2.1"),
+        target("db2", hostaddr="db1"),
+        target(hostaddr="192.0.2.1"),
+        target("*"),
+        target("warehouse"),
+        target("warehouse", hostaddr="warehouse"),
+        target("db2", server="other"),
+        target(server="other"),
+        target("db2", server="db1"),
+        target(server="db1"),
+    ],
+)
+def test_list_is_not_evaded(evading: Target) -> None:
+    """Every host and address must be in the list, whatever it is called and in which order."""
+    with pytest.raises(PmppError, match="are not allowed"):
+        Places(LISTED, None, {1: evading})
 
 
 @pytest.fixture
@@ -80,7 +147,7 @@ def files() -> Iterator[int]:
 
 def test_all_calls_of_a_process(files: int) -> None:
     """Together they have a third of the files that it may open; one that has none is told."""
-    first, second, third = (Places({}, None, {1: target("a")}) for _ in range(3))
+    first, second, third = (Places(Limits(), None, {1: target("a")}) for _ in range(3))
     assert count(first, 1) == files // 3
     with pytest.raises(PmppError, match="too many connections open"):
         second.take(1)

@@ -13,6 +13,7 @@ from typing import Any
 from . import errors, settings
 from .conninfo import Caller, ForeignServer
 from .errors import PmppError
+from .places import Limits
 from .rows import ColumnCast, Values
 from .settings import HINTS, Settings
 
@@ -27,7 +28,16 @@ _CALLER = """
 _OWN_SETTINGS = ", ".join(f"pg_catalog.current_setting('pmpp.{n}', true) as {n}" for n in HINTS)
 _SETTINGS = f"select pg_catalog.current_setting('lc_monetary') as lc_monetary, {_OWN_SETTINGS}"
 
-_LIMITS = "select connection, max_workers from pmpp.connection_limit"
+_LIMITS = """
+    select l.connection, l.max_workers,
+           exists (
+               select from pg_catalog.pg_foreign_server s
+                 join pg_catalog.pg_roles r on r.oid operator(pg_catalog.=) s.srvowner
+                where s.srvname::pg_catalog.text operator(pg_catalog.=) l.connection
+                  and r.rolsuper
+           ) as is_server
+      from pmpp.connection_limit l
+"""
 
 _INTERVAL_STYLE = "select pg_catalog.current_setting('intervalstyle') as style"
 _SET_INTERVAL_STYLE = "select pg_catalog.set_config('intervalstyle', $1, true)"
@@ -132,9 +142,13 @@ class Catalog:
             seconds_of=lambda text: self._convert(_SECONDS, text),
         )
 
-    def limits(self) -> dict[str, int]:
-        """Return the most connections to each server or host that has a limit."""
-        return {row["connection"]: row["max_workers"] for row in self._select(_LIMITS)}
+    def limits(self) -> Limits:
+        """Return the limits of servers and hosts."""
+        rows = self._select(_LIMITS)
+        return Limits(
+            {row["connection"]: row["max_workers"] for row in rows},
+            frozenset(row["connection"] for row in rows if row["is_server"]),
+        )
 
     def set_interval_style(self, style: str) -> str:
         """Set IntervalStyle until the transaction ends, and return what it was."""

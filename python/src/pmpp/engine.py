@@ -8,7 +8,7 @@ between two batches of rows the consumer lets the others go on.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 from . import errors
@@ -22,7 +22,7 @@ from .interrupts import Interrupts
 from .link import ChunkRows
 from .loop import HIGH_WATER, Loop
 from .manifest import Item
-from .places import Places
+from .places import Limits, Places
 from .progress import Progress
 from .rows import Part
 from .session import Session
@@ -52,7 +52,7 @@ class Engine:
         items: the manifest.
         targets: where the connections of each item lead, in the same order.
         settings: those of the call.
-        limits: the most connections by server or host, see `Places`.
+        limits: those of the servers and hosts.
         check_interrupts: called every 50 ms; what it raises ends the run.
         on_notice: called with each notice of a remote, and with those of pmpp itself.
         check: called with what was held back until its query was done, if the call is to
@@ -67,7 +67,7 @@ class Engine:
         items: Sequence[Item],
         targets: Sequence[Target],
         settings: Settings,
-        limits: Mapping[str, int],
+        limits: Limits,
         check_interrupts: Callable[[], None],
         on_notice: Callable[[Notice], None],
         check: Callable[[Delivery], None] = lambda _: None,

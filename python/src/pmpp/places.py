@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
+from itertools import zip_longest
+from typing import NamedTuple
 
 from . import errors
 from .conninfo import Target
 from .errors import PmppError
 
 EVERYWHERE = "*"
+DEFAULT_HOST = ""  # where a connection string without a host leads
 
 _open_in_process = 0
+
+
+class Limits(NamedTuple):
+    """What the table connection_limit has.
+
+    Attributes:
+        most: the most connections to a server or host, by name; under "*", to each of the
+            servers and hosts that have no limit of their own. 0 if nobody may connect there.
+        servers: the names of those that are foreign servers of superusers. Where these lead is
+            for their owners to say, and not under "*".
+    """
+
+    most: Mapping[str, int] = {}
+    servers: frozenset[str] = frozenset()
 
 
 class Places:
@@ -21,26 +38,29 @@ class Places:
     with dblink: a server that can open no more may not even be able to write its log.
 
     Args:
-        limits: the most connections to a server or host, by name; under "*", to each of the
-            servers and hosts that have no limit of their own.
+        limits: those of the servers and hosts.
         total: the most connections of the call, or None.
         targets: where the connections of each item lead, by its number.
+
+    Raises:
+        PmppError: if nobody may connect to one of the targets.
     """
 
-    def __init__(
-        self, limits: Mapping[str, int], total: int | None, targets: Mapping[int, Target]
-    ) -> None:
+    def __init__(self, limits: Limits, total: int | None, targets: Mapping[int, Target]) -> None:
         # less than 0 if there is no limit
         self._most_in_process = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3
         self._taken = 0
         self._free: dict[tuple[str, ...], int] = {}
         self._bounds: dict[int, list[tuple[str, ...]]] = {}
         for number, target in targets.items():
-            limited = [name for name in target.names if name in limits]
-            bounds: dict[tuple[str, ...], int] = {(name,): limits[name] for name in limited}
-            if not limited and EVERYWHERE in limits:
-                for name in target.names or [""]:
-                    bounds[(EVERYWHERE, name)] = limits[EVERYWHERE]
+            bounds = _bounds(limits, target)
+            if 0 in bounds.values():
+                raise PmppError(
+                    f"item {number}: connections to {target.label} are not allowed",
+                    sqlstate=errors.INSUFFICIENT_PRIVILEGE,
+                    hint="The table pmpp.connection_limit says where calls may connect. Every host "
+                    "and hostaddr of a connection string must be allowed.",
+                )
             if total is not None:
                 bounds[()] = total
             self._free.update(bounds)
@@ -81,3 +101,30 @@ class Places:
         self._taken += number
         for bound in self._bounds[item]:
             self._free[bound] -= number
+
+
+def _bounds(limits: Limits, target: Target) -> dict[tuple[str, ...], int]:
+    """Return the limits for connections to a target."""
+    hosts = _hosts(target)
+    server = target.names[0] if len(target.names) > len([name for name in hosts if name]) else None
+    names = [*hosts, server] if server else hosts
+    bounds: dict[tuple[str, ...], int] = {
+        (name,): limits.most[name] for name in names if name in limits.most
+    }
+    is_named = server in limits.most and server in limits.servers
+    if EVERYWHERE in limits.most and not is_named:
+        for name in hosts:
+            # A host that is called like a server is not what the server's limit is about.
+            if name not in limits.most or name in limits.servers:
+                bounds[(EVERYWHERE, name)] = limits.most[EVERYWHERE]
+    return bounds
+
+
+def _hosts(target: Target) -> list[str]:
+    """Return every host and address that libpq may connect to, or takes for the name of one."""
+    names = target.params.get("host", "").split(",")
+    addresses = target.params.get("hostaddr", "").split(",")
+    hosts = []
+    for name, address in zip_longest(names, addresses, fillvalue=""):
+        hosts += [part for part in (name, address) if part] or [DEFAULT_HOST]
+    return hosts
