@@ -6,14 +6,18 @@ select * from pmpp.meta('loopback', array['update c set i = 3', 'delete from c2'
 select * from pmpp.meta(connection => 'loopback', sql_list => array['vacuum c'], cpu_multiplier => 0.5);
 select * from pmpp.distribute(null::pmpp.command_with_result, 'loopback', array['drop table c2']);
 select * from pmpp.distribute('[{"connection": "loopback", "query": "truncate c"}]'::json) as (command text, result varchar);
--- rows of a statement that returns some are taken as they are
+-- meta() throws rows away
 select * from pmpp.meta('loopback', array['insert into c values (7) returning i, ''returned''']);
 -- a row type with other columns has no place for command and tag
 select * from pmpp.distribute(null::int, 'loopback', array['truncate c']);
 select * from pmpp.distribute(null::pmpp.command_result, 'loopback', array['truncate c']);
 create temp table two (a int, b text);
 select * from pmpp.distribute(null::two, 'loopback', array['truncate c']);
-select * from pmpp.meta('loopback', array['select 1']);
+select * from pmpp.meta('loopback', array['select 1', 'select generate_series(1, 1000)', 'show work_mem'], num_workers => 1);
+-- of several statements in a string those with rows count, if there are any
+select * from pmpp.distribute(null::int, 'loopback', array['set work_mem to ''5MB''; select 1; truncate c; select 2'], num_workers => 1);
+select * from pmpp.distribute(null::pmpp.command_with_result, 'loopback', array['truncate c; select ''a'', ''b''']);
+select * from pmpp.meta('loopback', array['truncate c; select 1; truncate c']);
 -- COPY
 select * from pmpp.meta('loopback', array['copy c to stdout']);
 select * from pmpp.meta('loopback', array['copy c from stdin']);

@@ -4,7 +4,7 @@ select * from pmpp.distribute(null::int, 'loopback', array['select 1', 'select 1
 \echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['select nosuch from pg_class']);
 \echo :SQLSTATE
-select * from pmpp.distribute(null::int, 'loopback', array['do $_$ begin raise exception ''own'' using errcode = ''ZZ123'', detail = ''Own detail.'', hint = ''Own hint.''; end $_$']);
+select * from pmpp.meta('loopback', array['do $_$ begin raise exception ''own'' using errcode = ''ZZ123'', detail = ''Own detail.'', hint = ''Own hint.''; end $_$']);
 \echo :SQLSTATE
 select * from pmpp.distribute(null::int, 'loopback', array['select ' || repeat('1 + ', 200) || '''x''::int']);
 \echo :SQLSTATE

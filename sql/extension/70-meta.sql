@@ -1,3 +1,14 @@
+create function pmpp._tags(query_manifest pmpp.query_manifest[]) returns setof pmpp.command_with_result
+language plpython3u volatile parallel unsafe security invoker
+as $$
+if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
+return GD["pmpp @VERSION@"].tags(plpy, query_manifest)
+$$;
+comment on function pmpp._tags(pmpp.query_manifest[]) is
+    'internal: run a manifest and return the command tags of its queries';
+revoke all on function pmpp._tags(pmpp.query_manifest[]) from public;
+grant execute on function pmpp._tags(pmpp.query_manifest[]) to pmpp;
+
 create function pmpp.meta(
     connection text,
     sql_list text[],
@@ -13,16 +24,15 @@ declare
     detail pg_catalog.text;
     hint pg_catalog.text;
 begin
-    return query execute pmpp._rows_statement('pmpp.command_with_result')
-        using array[row(
-            connection, sql_list, cpu_multiplier, num_workers, setup_commands, result_format
-        )::pmpp.query_manifest];
+    return query select * from pmpp._tags(array[row(
+        connection, sql_list, cpu_multiplier, num_workers, setup_commands, result_format
+    )::pmpp.query_manifest]);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
 end
 $$;
 comment on function pmpp.meta(text, text[], double precision, integer, text[], text) is
-    'run statements that return no rows in parallel, and return each with its command tag';
+    'run statements in parallel, throw their rows away, and return each with its command tag';
 revoke all on function pmpp.meta(text, text[], double precision, integer, text[], text) from public;
 grant execute on function pmpp.meta(text, text[], double precision, integer, text[], text) to pmpp;

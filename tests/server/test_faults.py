@@ -16,19 +16,20 @@ from helpers import PG_CONFIG, TRUST, descriptors, eventually
 from psycopg import sql
 
 RUN = "select * from pmpp.distribute(null::text, %s, %s, num_workers => %s)"
+META = "select * from pmpp.meta(%s, %s, num_workers => %s)"
 SLEEP = "select 'x' from pg_sleep(100)"
 WIDE = "create type wide as (a int, b int, c int, d int, e int, f int, g int, h int)"
 
 
 def failure(
-    db: psycopg.Connection, connection: str, queries: list[str], workers: int
+    db: psycopg.Connection, connection: str, queries: list[str], workers: int, call: str = RUN
 ) -> psycopg.Error:
     """Return the error of a call, after which nothing may be left in its process."""
     db.execute("select pmpp._load()")
     pid = db.info.backend_pid
     before = descriptors(pid)
     with pytest.raises(psycopg.Error) as raised:
-        db.execute(RUN, [connection, queries, workers])
+        db.execute(call, [connection, queries, workers])
     assert descriptors(pid) == before
     assert "Traceback" not in str(raised.value.diag.context)
     return raised.value
@@ -219,7 +220,8 @@ def test_endless_notices_can_be_cancelled(db: psycopg.Connection, there: str) ->
     """A cancel is not lost among notices, whatever is being done with them when it comes."""
     db.execute("select pmpp._load()")  # takes longer than the timeout on a busy machine
     db.execute("set client_min_messages to warning; set statement_timeout to '500ms'")
-    error = failure(db, there, ["do $$ begin loop raise notice 'again'; end loop; end $$"], 1)
+    endless = "do $$ begin loop raise notice 'again'; end loop; end $$"
+    error = failure(db, there, [endless], 1, META)
     assert error.sqlstate == "57014"
 
 

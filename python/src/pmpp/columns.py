@@ -12,6 +12,7 @@ from .catalog import Catalog
 from .engine import Delivery
 from .errors import PmppError
 from .rows import Batch, ColumnCast, Reader, Write, unreadable
+from .session import Wanted
 from .workqueue import Task
 
 FIRST_OWN_OID = 10000  # of those that a server gives to types itself; those before are the same
@@ -29,11 +30,19 @@ class Columns:
         write: how to write the rows, see `rows`.
         is_tagged: True if three columns come first that say where a row is from: the number of
             the item, the connection, and the number of the query.
+        only_tags: True if the call returns a command and a tag for each result, and no rows.
     """
 
     def __init__(
-        self, catalog: Catalog, types: list[int] | None, write: Write, *, is_tagged: bool = False
+        self,
+        catalog: Catalog,
+        types: list[int] | None,
+        write: Write,
+        *,
+        is_tagged: bool = False,
+        only_tags: bool = False,
     ) -> None:
+        self._only_tags = only_tags
         self._catalog = catalog
         self._types = types
         self._write = write
@@ -42,13 +51,31 @@ class Columns:
         self._readers: dict[str, Reader] = {}
         self._assignment_cast = cache(catalog.assignment_cast)
 
+    def wanted(self) -> Wanted:
+        """Return which results the engine is to deliver."""
+        if self._only_tags:
+            return Wanted(only_tags=True)
+        if self._types is None:
+            return Wanted()
+        only_rows = len(self._types) != 2 or not self._catalog.take_text(self._types)
+        return Wanted(only_rows=only_rows, check=self._check_description)
+
     def check(self, delivery: Delivery) -> None:
         """Raise a PmppError if a result does not have these columns."""
         result = delivery.part.result
+        if self._only_tags:
+            return
         if result.status == ExecStatus.COMMAND_OK:
             self._check_command(delivery.task)
         else:
             self._check_count(delivery.task, result.nfields)
+
+    def _check_description(self, task: Task, count: int) -> None:
+        """Raise a PmppError if a query that has so many columns, or none, is of no use."""
+        if count:
+            self._check_count(task, count)
+        else:
+            self._check_command(task)
 
     def batches(self, delivery: Delivery) -> Iterator[Batch]:
         """Yield the rows of a result, or one row for the tag of a command.
@@ -59,8 +86,8 @@ class Columns:
         self.check(delivery)
         task, part = delivery.task, delivery.part
         result = part.result
-        if result.status == ExecStatus.COMMAND_OK:
-            tag = (result.command_status or b"").decode(errors="replace")
+        if self._only_tags or result.status == ExecStatus.COMMAND_OK:
+            tag = (part.tag or b"").decode(errors="replace")
             yield from self._writer(task)([(task.sql, tag)])
             return
         try:

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
+from psycopg.pq import ExecStatus
+
 from . import errors
 from .cancel import cancel_all
 from .conninfo import Target
@@ -25,7 +27,7 @@ from .manifest import Item
 from .places import Limits, Places
 from .progress import Progress
 from .rows import Part
-from .session import Session
+from .session import ANYTHING, Session, Wanted
 from .settings import Settings
 from .waiting import Steps
 from .workqueue import Task, WorkQueue, may_write
@@ -57,6 +59,7 @@ class Engine:
         on_notice: called with each notice of a remote, and with those of pmpp itself.
         check: called with what was held back until its query was done, if the call is to
             continue; a query that it raises a PmppError for has failed.
+        wanted: which results are of use.
 
     Attributes:
         queue: the queries, and what became of them.
@@ -71,6 +74,7 @@ class Engine:
         check_interrupts: Callable[[], None],
         on_notice: Callable[[Notice], None],
         check: Callable[[Delivery], None] = lambda _: None,
+        wanted: Wanted = ANYTHING,
     ) -> None:
         interrupts = Interrupts(check_interrupts)
         pairs = zip(items, targets, strict=True)
@@ -84,6 +88,7 @@ class Engine:
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice
         self._check = check
+        self._wanted = wanted
         self._chunk_rows = ChunkRows()
         self._progress = Progress(self.queue, settings.progress)
         self._notices: deque[Notice] = deque()
@@ -216,16 +221,28 @@ class Engine:
         """Run a query; return False if the connection cannot be used for another one."""
         held: list[Delivery] = []  # back, while it is not known if the query fails
         take_in = held.append if self._continues else self._deliver
+        tags: list[Delivery] = []  # of commands. They count if no other result has rows
+        has_rows = False
         task.pid = session.pid
 
         def deliver(part: Part) -> None:
+            nonlocal has_rows
             task.rows += part.row_count
             task.tag = part.tag or task.tag
-            take_in(Delivery(task, part, encoding))
+            if self._wanted.only_tags:
+                if part.tag:
+                    tags.append(Delivery(task, part.without_rows(), encoding))
+            elif part.result.status == ExecStatus.COMMAND_OK:
+                tags.append(Delivery(task, part, encoding))
+            else:
+                has_rows = True
+                take_in(Delivery(task, part, encoding))
 
         try:
             encoding = session.encoding()
-            yield from session.query(task, deliver)
+            yield from session.query(task, deliver, self._wanted)
+            for delivery in tags if not has_rows else []:
+                take_in(delivery)
             if task.rows and session.encoding() != encoding:  # the remote tells only at the end
                 raise _changed_encoding(task)
             for delivery in held:

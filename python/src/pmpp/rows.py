@@ -66,6 +66,10 @@ class Part(NamedTuple):
         tags = [chunk.command_status for chunk in self.chunks[-2:]]
         return tags[-1] or tags[0] or None
 
+    def without_rows(self) -> Part:
+        """Return a part with the same tag, for those who do not want the rows."""
+        return Part(self.chunks[-2:], 0, 0)
+
 
 class Reader:
     """Reads results of one encoding, one after the other.

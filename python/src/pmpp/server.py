@@ -22,6 +22,8 @@ from .interrupts import Interrupts
 from .rows import Batch, Write, as_columns, as_rows
 from .workqueue import Task, WorkQueue
 
+TEXTS = [25, 25]  # the types of a command and a tag
+
 T = TypeVar("T")
 Batches = Iterator[tuple[Task, Batch]]
 
@@ -57,7 +59,12 @@ _failed_call: _Call | None = None
 
 
 def rows(
-    plpy: Any, query_manifest: object, column_types: list[int] | None, *, is_tagged: bool = False
+    plpy: Any,
+    query_manifest: object,
+    column_types: list[int] | None,
+    *,
+    is_tagged: bool = False,
+    only_tags: bool = False,
 ) -> Iterator[str]:
     """Run a manifest.
 
@@ -66,6 +73,7 @@ def rows(
         query_manifest: the value of a query_manifest[].
         column_types: the oids of the types of the columns that the queries return, if known.
         is_tagged: True if three columns come first that say where a row is from.
+        only_tags: True if rows are thrown away; see `tags`.
 
     Returns:
         The rows, as composite literals. All of them, or work_mem of them, have come when this
@@ -75,7 +83,7 @@ def rows(
         plpy.Error: here or while the rows are fetched.
     """
     call = _Call(has_front=column_types is not None)
-    batches = _batches(plpy, call, query_manifest, column_types, as_rows, is_tagged)
+    batches = _batches(plpy, call, query_manifest, column_types, as_rows, is_tagged, only_tags)
     try:
         batches = _run_ahead(batches, Catalog(plpy).work_mem())
     except Exception as ex:
@@ -103,6 +111,11 @@ def columns(
     call = _Call(has_front=True)
     batches = _batches(plpy, call, query_manifest, column_types, as_columns, is_tagged)
     return _Marked(call, batches)
+
+
+def tags(plpy: Any, query_manifest: object) -> Iterator[str]:
+    """Run a manifest for a front, throw its rows away, and return commands and tags; see `rows`."""
+    return rows(plpy, query_manifest, TEXTS, only_tags=True)
 
 
 def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
@@ -178,6 +191,7 @@ def _batches(
     column_types: list[int] | None,
     write: Write,
     is_tagged: bool,
+    only_tags: bool = False,
 ) -> Batches:
     """Run a manifest and yield the rows as they come, each batch with its query."""
     global _failed_call, _last_run
@@ -187,7 +201,7 @@ def _batches(
         interrupts = Interrupts(catalog.check_interrupts)
         items = manifest.parse(query_manifest, interrupts)
         caller = catalog.caller()
-        columns = Columns(catalog, column_types, write, is_tagged=is_tagged)
+        columns = Columns(catalog, column_types, write, is_tagged=is_tagged, only_tags=only_tags)
         engine = Engine(
             items,
             targets.resolve(plpy, catalog, caller, items, interrupts),
@@ -196,6 +210,7 @@ def _batches(
             catalog.check_interrupts,
             lambda notice: _forward_notice(plpy, catalog, notice),
             columns.check if column_types is not None else lambda _: None,
+            columns.wanted(),
         )
         call.queue = engine.queue
         _last_run = _Run(caller.name, engine.queue)

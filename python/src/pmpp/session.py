@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from psycopg import OperationalError, sql
 from psycopg.pq import ConnStatus, Format, TransactionStatus, abc
@@ -21,13 +22,31 @@ from .link import ChunkRows, Deliver, Link
 from .rows import BINARY_TYPES, Part
 from .settings import Settings
 from .waiting import Steps, pause
-from .workqueue import Task, may_write, shown
+from .workqueue import Task, may_lack_rows, may_write, shown
 
 # The oids of types, the same on every server.
 MONEY = 790
 DATES = frozenset([1082, 1114, 1184])  # date, timestamp, timestamp with time zone
 _ISO_DATE = re.compile(rb"\d{4,}-\d\d-\d\d", re.ASCII)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
+
+
+class Wanted(NamedTuple):
+    """Which results are of use to the caller.
+
+    Attributes:
+        only_tags: True if it wants the command tag of each result, and no rows.
+        only_rows: True if it has no use for command tags.
+        check: called with a query and the number of its columns, 0 if it returns no rows, if that
+            is known before the query runs. The query fails if this raises a PmppError.
+    """
+
+    only_tags: bool = False
+    only_rows: bool = False
+    check: Callable[[Task, int], None] = lambda _task, _count: None
+
+
+ANYTHING = Wanted()
 
 
 class Session(Link):
@@ -150,19 +169,22 @@ class Session(Link):
         written = [task for task in self.uncommitted if may_write(task.tag)]
         return written if has_written or (written and has_written is None) else None
 
-    def query(self, task: Task, deliver: Deliver) -> Steps[None]:
+    def query(self, task: Task, deliver: Deliver, wanted: Wanted = ANYTHING) -> Steps[None]:
         """Run a query and hand over every result of it, in order, in parts while it runs.
 
         Raises:
-            PmppError: if the query fails, with the remote's own fields.
+            PmppError: if the query fails, with the remote's own fields. If its result is of no
+                use and that can be known, before the query runs.
         """
         statement = self._encode(task.sql, task)
+        if wanted.only_rows and task.item.result_format != "binary" and may_lack_rows(task.sql):
+            wanted.check(task, len((yield from self._describe(statement, task))))
         if task.item.result_format is None:
             self._send_query(task, "send_query", statement)
         elif task.item.result_format == "text":
             self._send_query(task, "send_query_params", statement, None)
         else:
-            yield from self._send_binary(statement, task)
+            yield from self._send_binary(statement, task, wanted)
         if not self._reads_money:
             deliver = self._without_money(task, deliver)
         if self._writes_iso_dates():
@@ -231,15 +253,16 @@ class Session(Link):
             return False
         return True
 
-    def _send_binary(self, statement: bytes, where: object) -> Steps[None]:
+    def _send_binary(self, statement: bytes, task: Task, wanted: Wanted) -> Steps[None]:
         """Send a query whose result is to be in binary format.
 
         In text, if a column has a type that `rows` cannot read in binary.
         """
-        types = yield from self._describe(statement, where)
+        types = yield from self._describe(statement, task)
+        wanted.check(task, len(types))
         readable = all(oid in BINARY_TYPES for oid in types)
         result_format = Format.BINARY if readable else Format.TEXT
-        self._send_query(where, "send_query_params", statement, None, None, None, result_format)
+        self._send_query(task, "send_query_params", statement, None, None, None, result_format)
 
     def _describe(self, statement: bytes, where: object) -> Steps[list[int]]:
         """Return the types of the columns of a query.
