@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from psycopg import sql
 
 CALL = "select n from pmpp.distribute(null::int, %s, array['select 1', 'select 2']) n order by n"
 
@@ -105,6 +104,8 @@ def test_extension_in_c(db: psycopg.Connection, remote: Cluster, theirs: str) ->
         workers = "select distinct n from pmpp.distribute(null::text, %s, %s) n"
         queries = ["select application_name from pg_stat_activity where pid = pg_backend_pid()"]
         assert len(db.execute(workers, [theirs, queries * 2]).fetchall()) == 1
-        conn.execute(sql.SQL("alter schema pmpp owner to mallory"))
-        with pytest.raises(psycopg.Error, match="has no usable number"):
-            db.execute(CALL, [theirs])
+        for kind, name in (("schema", "pmpp"), ("function", "pmpp.num_cpus()")):
+            conn.execute(f"alter {kind} {name} owner to mallory")
+            with pytest.raises(psycopg.Error, match="has no usable number"):
+                db.execute(CALL, [theirs])
+            conn.execute(f"alter {kind} {name} owner to postgres")

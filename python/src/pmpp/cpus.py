@@ -17,12 +17,12 @@ from .waiting import Steps
 MOST_CPUS = 65536  # a remote that claims more is not believed
 
 # The body and the language of num_cpus(), if it is a member of the extension, and how to call it.
-# A function in C is called by its name. So its schema must be one that nobody but a superuser or
-# the extension can rename: the owner of the schema could put another function in its place.
+# There is no SQL that calls a function by its oid, so one in C is called by its name. It and its
+# schema must belong to superusers: other owners could rename them, and put something in their place.
 _FUNCTION = """
 select p.prosrc, l.lanname,
        pg_catalog.concat('select ', pg_catalog.quote_ident(n.nspname), '.num_cpus()'),
-       r.rolsuper
+       r.rolsuper and o.rolsuper
   from pg_catalog.pg_extension e
   join pg_catalog.pg_depend d
     on d.refclassid operator(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
@@ -33,6 +33,7 @@ select p.prosrc, l.lanname,
   join pg_catalog.pg_language l on l.oid operator(pg_catalog.=) p.prolang
   join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) p.pronamespace
   join pg_catalog.pg_roles r on r.oid operator(pg_catalog.=) n.nspowner
+  join pg_catalog.pg_roles o on o.oid operator(pg_catalog.=) p.proowner
  where e.extname operator(pg_catalog.=) 'pmpp'
    and p.proname operator(pg_catalog.=) 'num_cpus'
    and p.pronargs operator(pg_catalog.=) 0
