@@ -17,7 +17,7 @@ STATUS = "select query_number, status, sqlstate from pmpp.last_run() order by 1"
 SLEEP = "select 1 from pg_sleep(100)"
 SLEEPS = "exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep')"
 FAIL_AFTER_THE_OTHERS = """
-    do $$
+    create or replace function fail_after_the_others() returns int language plpgsql as $$
     begin
         while not exists (select from seen)
            or exists (select from seen join pg_stat_activity using (pid))
@@ -25,7 +25,7 @@ FAIL_AFTER_THE_OTHERS = """
         loop
             perform pg_sleep(0.01), pg_stat_clear_snapshot();
         end loop;
-        perform 1/0;
+        return 1/0;
     end $$
 """
 
@@ -59,12 +59,13 @@ def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     """After a failure there are queries of every status, and unfinished() has those not done."""
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:
         conn.execute("drop table if exists seen; create table seen (pid int)")
+        conn.execute(FAIL_AFTER_THE_OTHERS)
     assert db.execute("select * from pmpp.last_run()").fetchall() == []
     assert db.execute("select cardinality(pmpp.unfinished())").fetchall() == [(0,)]
     queries = [
         "insert into seen values (pg_backend_pid()) returning 0",
         SLEEP,
-        FAIL_AFTER_THE_OTHERS,
+        "select fail_after_the_others()",
         "select 2",
     ]
     first = {"connection": there, "queries": queries[:1], "num_workers": 1}

@@ -78,9 +78,13 @@ def test_failed_query(
     db: psycopg.Connection, there: str, got: Notices, form: str, result_format: str | None
 ) -> None:
     """A warning has the fields of the remote's error; the other rows are delivered."""
-    raise_all = "do $$ begin raise exception using message = 'no', detail = 'Because.', hint = 'Do.'; end $$"
-    queries = ["select 1", raise_all, "select 2"]
-    assert numbers(db, item(there, *queries, result_format=result_format), form=form) == [1, 2]
+    raise_all = """
+        create function pg_temp.raise_all() returns int language plpgsql as
+        $$ begin raise exception using message = 'no', detail = 'Because.', hint = 'Do.'; end $$
+    """
+    queries = item(there, "select 1", "select pg_temp.raise_all()", "select 2",
+                   result_format=result_format, setup_commands=[raise_all])  # fmt: skip
+    assert numbers(db, queries, form=form) == [1, 2]
     ((severity, message, detail, hint),) = got
     assert (severity, message, hint) == ("WARNING", "no", "Do.")
     assert str(detail).startswith("Because.\nQuery 2 of item 1 on host=127.0.0.1")
