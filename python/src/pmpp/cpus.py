@@ -17,8 +17,8 @@ from .waiting import Steps
 MOST_CPUS = 65536  # a remote that claims more is not believed
 
 # The body and the language of num_cpus(), if it is a member of the extension, and how to call it.
-# There is no SQL that calls a function by its oid, so one in C is called by its name. It and its
-# schema must belong to superusers: other owners could rename them, and put something in their place.
+# No SQL calls a function by its oid, so one in C is called by its name. It and its schema must
+# belong to superusers: other owners could rename them, and put something in their place.
 _FUNCTION = """
 select p.prosrc, l.lanname,
        pg_catalog.concat('select ', pg_catalog.quote_ident(n.nspname), '.num_cpus()'),
