@@ -12,6 +12,7 @@ from pmpp.engine import Engine
 from pmpp.errors import PmppError
 from pmpp.interrupts import EVERY, Interrupts
 from pmpp.manifest import Item, parse
+from pmpp.places import Limits
 from pmpp.settings import Settings
 from pmpp.workqueue import WorkQueue
 
@@ -78,7 +79,9 @@ def test_engine_looks_for_interrupts_in_each_of_its_loops() -> None:
     """Items, queries, and the state of each of both are gone through one after the other."""
     checks = []
     target = Target("x", [], {}, must_use_password=False)
-    Engine(items(EVERY, ["q"]), [target] * EVERY, Settings(), {}, lambda: checks.append(1), print)
+    Engine(
+        items(EVERY, ["q"]), [target] * EVERY, Settings(), Limits(), lambda: checks.append(1), print
+    )
     assert len(checks) == 4
 
 
