@@ -17,6 +17,7 @@ import resource, sys
 from pmpp.conninfo import Caller, from_string
 from pmpp.engine import Engine
 from pmpp.manifest import Item
+from pmpp.places import Limits
 from pmpp.rows import Reader, as_rows
 from pmpp.settings import Settings
 
