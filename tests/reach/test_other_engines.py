@@ -45,7 +45,7 @@ def engine(answer: bytes, refused: bytes = b"", **parameters: str) -> Iterator[s
 
     Args:
         answer: what a query is answered with.
-        refused: what SET is answered with.
+        refused: what SET and set_config() are answered with.
         parameters: what is told about the server.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -69,7 +69,8 @@ def _serve(
         client.sendall(ready)
         while received.read(1) == b"Q":
             (length,) = struct.unpack("!i", received.read(4))
-            is_set = received.read(length - 4).startswith(b"set ")
+            query = received.read(length - 4)
+            is_set = query.startswith(b"set ") or b"set_config(" in query
             client.sendall((refused if is_set else answer) + ready)
 
 

@@ -56,10 +56,11 @@ def test_rows(caller: psycopg.Connection, standby: Cluster, result_format: str |
 
 def test_writing(caller: psycopg.Connection, standby: Cluster) -> None:
     """A standby refuses to write, in its own words."""
+    call = "select * from pmpp.meta(%s, array[%s], num_workers => 1)"
     with pytest.raises(
         errors.ReadOnlySqlTransaction, match="cannot execute CREATE TABLE in a read-only"
     ):
-        caller.execute(ASK, [at(standby), "create table t (n int)"])
+        caller.execute(call, [at(standby), "create table t (n int)"])
 
 
 @pytest.mark.parametrize(

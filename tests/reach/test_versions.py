@@ -122,7 +122,7 @@ def test_errors(
 ) -> None:
     """An error of the remote arrives with its own fields, and the query's name."""
     with pytest.raises(error) as raised:
-        caller.execute(CALL, [there, [query], 1])
+        caller.execute("select * from pmpp.meta(%s, array[%s], num_workers => 1)", [there, query])
     diag = raised.value.diag
     assert diag.message_primary == message
     assert f"Query 1 of item 1 on {there.replace(' user=postgres', '')}: {query}" in (
@@ -158,7 +158,7 @@ def test_cancel(caller: psycopg.Connection, other: Cluster, there: str) -> None:
 def test_number_of_workers(caller: psycopg.Connection, there: str) -> None:
     """Without pmpp there, num_workers must be set, and the error says so."""
     with pytest.raises(
-        errors.InvalidSchemaName, match=r"could not ask .* for its number of CPUs"
+        errors.UndefinedObject, match=r"could not ask .* for its number of CPUs"
     ) as raised:
         caller.execute(
             "select pmpp.distribute(null::int, %s, array['select 1', 'select 2'])", [there]
