@@ -28,11 +28,11 @@ def integers(queries: str, rows: int) -> Work:
     return Work(queries, "bigint", "n bigint", rows)
 
 
-def pmpp(bench: Bench, work: Work, workers: int, counted: str = "count(*)") -> Run:
+def pmpp(bench: Bench, work: Work, workers: int | None, counted: str = "count(*)") -> Run:
     """Run queries with pmpp, and count the rows, so that nothing but the call is measured."""
     return lambda: bench.sql(
         f"select {counted} from pmpp.distribute(null::{work.row_type}, '{bench.here}',"
-        f" {work.queries}, num_workers => {workers}) r", work.rows)  # fmt: skip
+        f" {work.queries}, num_workers => {workers or 'null'}) r", work.rows)  # fmt: skip
 
 
 def one_session(bench: Bench, work: Work) -> Run:

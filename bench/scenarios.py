@@ -204,12 +204,12 @@ def _first_call(bench: Bench) -> Scenario:
 
 
 def _num_cpus(bench: Bench) -> Scenario:
-    def first(statement: str) -> Run:
-        return peers.repeated(peers.first_statement(bench, statement), 20)
+    def two_queries(workers: int | None) -> Run:
+        return peers.repeated(peers.pmpp(bench, trivial(2), workers), 20)
 
-    return Scenario("num_cpus(), first statement of a connection", {
-        "pmpp.num_cpus()": first("select pmpp.num_cpus()"),
-        "select 1": first("select 1")}, 0.001, is_difference=True)  # fmt: skip
+    return Scenario("two trivial queries, number of workers by CPUs", {
+        "pmpp": two_queries(None),
+        "pmpp, num_workers => 2": two_queries(2)}, 0.005, is_difference=True)  # fmt: skip
 
 
 def _cancel(bench: Bench) -> Scenario:
