@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from installation import default_pg_config
+from psycopg import sql
 
 PG_CONFIG = default_pg_config()
 
@@ -51,6 +52,14 @@ def eventually(cluster: Cluster, condition: str, *, dbname: str = "postgres") ->
     with psycopg.connect(cluster.superuser(dbname), autocommit=True) as conn:
         query = f"select {condition}"
         wait_until(lambda: conn.execute(query).fetchall() == [(True,)], condition)
+
+
+def running(conn: psycopg.Connection, query: str) -> str:
+    """Return the condition that a worker of a session runs a query, for `eventually`."""
+    return (
+        "exists (select from pg_stat_activity where state = 'active'"
+        f" and application_name ~ '^pmpp {conn.info.backend_pid} ' and query = {sql.quote(query)})"
+    )
 
 
 def cancel_once(

@@ -9,19 +9,22 @@ from functools import partial
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, cancel_once, notices
+from helpers import PASSWORD, cancel_once, notices, running
 from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
 STATUS = "select query_number, status, sqlstate from pmpp.last_run() order by 1"
 SLEEP = "select 1 from pg_sleep(100)"
-SLEEPS = "exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep')"
 FAIL_AFTER_THE_OTHERS = """
     create or replace function fail_after_the_others() returns int language plpgsql as $$
     begin
         while not exists (select from seen)
            or exists (select from seen join pg_stat_activity using (pid))
-           or not exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep')
+           or not exists (
+               select from pg_stat_activity
+                where query ~ '^select 1 from pg_sleep'
+                  and split_part(application_name, ' ', 2)
+                    = split_part(current_setting('application_name'), ' ', 2))
         loop
             perform pg_sleep(0.01), pg_stat_clear_snapshot();
         end loop;
@@ -120,7 +123,7 @@ def test_cancel(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     """After a cancel it is told what was cancelled; a call that is not even valid leaves nothing."""
     call = partial(db.execute, RUN, [there, ["select 1", SLEEP, "select 2"], 1])
     with pytest.raises(psycopg.errors.QueryCanceled):
-        cancel_once(remote, SLEEPS, db, call)
+        cancel_once(remote, running(db, SLEEP), db, call)
     assert db.execute(STATUS).fetchall() == [
         (1, "done", None), (2, "cancelled", None), (3, "not started", None)
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import cancel_once, descriptors, eventually, notices
+from helpers import cancel_once, descriptors, eventually, notices, running
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -225,16 +225,13 @@ def test_no_setup_command_succeeds(db: psycopg.Connection, there: str, got: Noti
 
 def test_cancel(db: psycopg.Connection, remote: Cluster, there: str, got: Notices) -> None:
     """A cancel ends the call and what it runs, as it does without continuing."""
-    sleeps = (
-        "exists (select from pg_stat_activity where query ~ '^select 1 from pg_sleep'"
-        " and state = 'active')"
-    )
-    manifest = item(there, "select 1/0", "select 1 from pg_sleep(100)", "select 2")
+    sleep = "select 1 from pg_sleep(100)"
+    manifest = item(there, "select 1/0", sleep, "select 2")
     with pytest.raises(psycopg.errors.QueryCanceled, match="due to user request"):
-        cancel_once(remote, sleeps, db, partial(numbers, db, manifest))
+        cancel_once(remote, running(db, sleep), db, partial(numbers, db, manifest))
     statuses = db.execute("select status from pmpp.last_run()").fetchall()
     assert statuses == [("failed",), ("cancelled",), ("not started",)]
-    eventually(remote, f"not {sleeps}")
+    eventually(remote, f"not {running(db, sleep)}")
 
 
 def test_other_columns(db: psycopg.Connection, there: str, got: Notices) -> None:
