@@ -11,8 +11,21 @@ declare
         extract(epoch from pg_catalog.pg_postmaster_start_time()),
         (select d.oid from pg_catalog.pg_database d
           where d.datname operator(pg_catalog.=) pg_catalog.current_database()))$identity$;
+    -- What version() says of the databases that spread tables over machines, if they are a PostgreSQL
+    -- of their own. Citus is an extension.
+    spread constant text := '[(](Greenplum|Greengage|Apache Cloudberry|Cloudberry) |-YB-|[(]Postgres-X[LC2]';
+    is_spread boolean := version() ~ spread;
     here text;
 begin
+    if exists (select from pg_extension where extname = 'citus') then
+        execute 'select exists (select from pg_catalog.pg_dist_partition)' into is_spread;
+    end if;
+    if is_spread then
+        raise feature_not_supported using
+            message = 'same_snapshot() cannot be used in a database whose tables are spread over several servers',
+            detail = 'Each of those servers takes a snapshot of its own for every connection.',
+            hint = 'Make sure that nobody writes meanwhile, and leave same_snapshot() out.';
+    end if;
     execute 'select ' || identity into here;
     return array[
         format($command$do $check$

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from cluster import Cluster
+from helpers import PASSWORD
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -128,3 +129,63 @@ def test_standby(standby: Cluster, db: psycopg.Connection, here: str) -> None:
         db.execute(WITH, [there, ["select 1"], 1])
     with psycopg.connect(there, autocommit=True) as conn:
         assert conn.execute(WITH, [there, ["select 1", "select 2"], 2]).fetchall()
+
+
+# Stands for Citus: its name among the extensions, and its table of the tables that it has spread.
+CITUS = """
+    set allow_system_table_mods = on;
+    create table pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod "char");
+    grant select on pg_catalog.pg_dist_partition to public;
+    insert into pg_extension
+    select 99999, 'citus', extowner, extnamespace, false, '12.1-1' from pg_extension where extname = 'pmpp'
+"""
+# What hides the names that same_snapshot() looks at, from the caller and from workers.
+HIDING = """
+    create schema hiding;
+    create table hiding.pg_extension (extname name);
+    create table hiding.pg_dist_partition (logicalrelid regclass);
+    create function hiding.version() returns text language sql as $$ select 'PostgreSQL 15' $$;
+    create function hiding.differs(name, name) returns boolean language sql as 'select false';
+    create operator hiding.= (function = hiding.differs, leftarg = name, rightarg = name);
+    set search_path = hiding, pg_catalog, pmpp
+"""
+
+
+def assert_refused(conn: psycopg.Connection) -> None:
+    """Check that same_snapshot() fails, with a hint."""
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="several servers") as raised:
+        conn.execute("select pmpp.same_snapshot()")
+    assert raised.value.diag.message_detail
+    assert raised.value.diag.message_hint
+
+
+def test_citus(
+    db: psycopg.Connection,
+    here: str,
+    new_role: Callable[..., str],
+    connect: Callable[..., psycopg.Connection],
+) -> None:
+    """Citus reads with snapshots of several servers once it has a table, whoever hides its names."""
+    db.execute(CITUS)
+    assert db.execute(WITH, [here, ["select 1"], 1]).fetchall() == [(1,)]
+    db.execute("create table spread (id int)")
+    db.execute("insert into pg_dist_partition values ('spread', 'h')")
+    assert_refused(db)
+    assert_refused(connect(user=new_role(), password=PASSWORD))
+    db.execute(HIDING)
+    assert_refused(db)
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        "PostgreSQL 12.12 (Greenplum Database 7.1.0 build commit:x) on x86_64-pc-linux-gnu",
+        "PostgreSQL 16.9 (Apache Cloudberry 3.0.0 build dev) on x86_64-pc-linux-gnu",
+        "PostgreSQL 15.12-YB-2025.1.0.0-b0 on x86_64-pc-linux-gnu, compiled by clang",
+    ],
+)
+def test_databases_that_spread_tables(db: psycopg.Connection, version: str) -> None:
+    """Other databases that spread tables are known by what they call themselves."""
+    function = "create or replace function pg_catalog.version() returns text language sql as {}"
+    db.execute(sql.SQL(function).format(f"select {sql.quote(version)}"))
+    assert_refused(db)
