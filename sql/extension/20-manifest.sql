@@ -1,8 +1,10 @@
--- Manifests in JSON. This is the only place that reads them.
+-- Manifests in JSON. This is the only place that reads them. No function here is in SQL: auto_explain
+-- logs the parameters of the statements of such a function, and manifests contain passwords.
 
 create function pmpp.jsonb_array_to_text_array(jsonb jsonb) returns text[]
 language plpgsql immutable strict parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     if jsonb_typeof($1) <> 'array' then
@@ -22,6 +24,7 @@ grant execute on function pmpp.jsonb_array_to_text_array(jsonb) to pmpp;
 create function pmpp._check_json_type(value jsonb, wanted text, place text) returns void
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     if jsonb_typeof(value) not in (wanted, 'null') then
@@ -38,6 +41,7 @@ grant execute on function pmpp._check_json_type(jsonb, text, text) to pmpp;
 create function pmpp._item_statements(item jsonb, field text, place text) returns text[]
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     element jsonb;
@@ -61,6 +65,7 @@ grant execute on function pmpp._item_statements(jsonb, text, text) to pmpp;
 create function pmpp._item_number(item jsonb, field text, place text) returns double precision
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     number numeric;
@@ -83,6 +88,7 @@ grant execute on function pmpp._item_number(jsonb, text, text) to pmpp;
 create function pmpp._check_item_keys(item jsonb, place text) returns void
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     unknown_keys text;
@@ -108,6 +114,7 @@ grant execute on function pmpp._check_item_keys(jsonb, text) to pmpp;
 create function pmpp._to_query_manifest(item jsonb, place text) returns pmpp.query_manifest
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     result pmpp.query_manifest;
@@ -153,8 +160,12 @@ revoke all on function pmpp._to_query_manifest(jsonb, text) from public;
 grant execute on function pmpp._to_query_manifest(jsonb, text) to pmpp;
 
 create function pmpp.to_query_manifest(item jsonb) returns pmpp.query_manifest
-language sql immutable strict parallel safe security invoker
-as $$ select pmpp._to_query_manifest(item, 'the item') $$;
+language plpgsql immutable strict parallel safe security invoker
+as $$
+begin
+    return pmpp._to_query_manifest(item, 'the item');
+end
+$$;
 comment on function pmpp.to_query_manifest(jsonb) is
     'read an item of a manifest in JSON; the cast from jsonb to query_manifest';
 revoke all on function pmpp.to_query_manifest(jsonb) from public;
@@ -163,6 +174,7 @@ grant execute on function pmpp.to_query_manifest(jsonb) to pmpp;
 create function pmpp.to_query_manifest_array(manifest jsonb) returns pmpp.query_manifest[]
 language plpgsql immutable strict parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     if jsonb_typeof(manifest) <> 'array' then
@@ -182,23 +194,39 @@ revoke all on function pmpp.to_query_manifest_array(jsonb) from public;
 grant execute on function pmpp.to_query_manifest_array(jsonb) to pmpp;
 
 create function pmpp.to_query_manifest_array(manifest json) returns pmpp.query_manifest[]
-language sql immutable strict parallel safe security invoker
-as $$ select pmpp.to_query_manifest_array(manifest::pg_catalog.jsonb) $$;
+language plpgsql immutable strict parallel safe security invoker
+as $$
+begin
+    return pmpp.to_query_manifest_array(manifest::pg_catalog.jsonb);
+end
+$$;
 comment on function pmpp.to_query_manifest_array(json) is
     'read a manifest in JSON; the cast from json to query_manifest[]';
 revoke all on function pmpp.to_query_manifest_array(json) from public;
 grant execute on function pmpp.to_query_manifest_array(json) to pmpp;
 
 create function pmpp.manifest_array(query_manifest jsonb) returns pmpp.query_manifest[]
-language sql immutable strict parallel safe security invoker
-as $$ select pmpp.to_query_manifest_array(query_manifest) $$;
+language plpgsql immutable strict parallel safe security invoker
+as $$
+begin
+    return pmpp.to_query_manifest_array(query_manifest);
+end
+$$;
 comment on function pmpp.manifest_array(jsonb) is 'the items of a manifest in JSON as an array';
 revoke all on function pmpp.manifest_array(jsonb) from public;
 grant execute on function pmpp.manifest_array(jsonb) to pmpp;
 
 create function pmpp.manifest_set(query_manifest jsonb) returns setof pmpp.query_manifest
-language sql immutable strict parallel safe security invoker
-as $$ select * from pg_catalog.unnest(pmpp.to_query_manifest_array(query_manifest)) $$;
+language plpgsql immutable strict parallel safe security invoker
+as $$
+declare
+    item pmpp.query_manifest;
+begin
+    foreach item in array pmpp.to_query_manifest_array(query_manifest) loop
+        return next item;
+    end loop;
+end
+$$;
 comment on function pmpp.manifest_set(jsonb) is 'the items of a manifest in JSON as a set';
 revoke all on function pmpp.manifest_set(jsonb) from public;
 grant execute on function pmpp.manifest_set(jsonb) to pmpp;

@@ -57,29 +57,68 @@ comment on function pmpp._read_user_mapping() is
 revoke all on function pmpp._read_user_mapping() from public;
 grant execute on function pmpp._read_user_mapping() to pmpp;
 
-create function pmpp._rows(query_manifest pmpp.query_manifest[], column_types oid[], is_tagged boolean)
+-- auto_explain, for example, logs the statements that a function runs, with their parameters and the
+-- constants in their plans. So a manifest, whose connection strings may contain passwords, is no
+-- parameter of such a statement. A front hands it over in an expression that PL/pgSQL evaluates
+-- without a statement, and the statement has the key in its place. For the same reason the functions
+-- that read a manifest set plan_cache_mode: generic plans do not contain the values.
+create function pmpp._hand_over(query_manifest pmpp.query_manifest[]) returns bigint
+language plpython3u volatile parallel unsafe security invoker
+as $$
+if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
+return GD["pmpp @VERSION@"].hand_over(query_manifest)
+$$;
+comment on function pmpp._hand_over(pmpp.query_manifest[]) is
+    'internal: keep a manifest for the next statement, which names it by the key that this returns';
+revoke all on function pmpp._hand_over(pmpp.query_manifest[]) from public;
+grant execute on function pmpp._hand_over(pmpp.query_manifest[]) to pmpp;
+
+create function pmpp._handed_json() returns json
+language plpython3u volatile parallel unsafe security invoker
+as $$
+if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
+return GD["pmpp @VERSION@"].handed_json(plpy)
+$$;
+comment on function pmpp._handed_json() is
+    'internal: the manifest in JSON that a form without a row type hands over';
+revoke all on function pmpp._handed_json() from public;
+grant execute on function pmpp._handed_json() to pmpp;
+
+create function pmpp._read_json() returns bigint
+language plpgsql volatile parallel unsafe security invoker
+as $$
+begin
+    return pmpp._hand_over(pmpp.to_query_manifest_array(pmpp._handed_json()));
+end
+$$;
+comment on function pmpp._read_json() is
+    'internal: read the manifest in JSON that is handed over, and hand it over as query_manifest[]';
+revoke all on function pmpp._read_json() from public;
+grant execute on function pmpp._read_json() to pmpp;
+
+create function pmpp._rows(key bigint, column_types oid[], is_tagged boolean)
 returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].rows(plpy, query_manifest, column_types, is_tagged=is_tagged)
+return GD["pmpp @VERSION@"].rows_for_front(plpy, key, column_types, is_tagged=is_tagged)
 $$;
-comment on function pmpp._rows(pmpp.query_manifest[], oid[], boolean) is
-    'internal: run a manifest whose queries return columns of these types';
-revoke all on function pmpp._rows(pmpp.query_manifest[], oid[], boolean) from public;
-grant execute on function pmpp._rows(pmpp.query_manifest[], oid[], boolean) to pmpp;
+comment on function pmpp._rows(bigint, oid[], boolean) is
+    'internal: run the manifest of a front, whose queries return columns of these types';
+revoke all on function pmpp._rows(bigint, oid[], boolean) from public;
+grant execute on function pmpp._rows(bigint, oid[], boolean) to pmpp;
 
-create function pmpp._columns(query_manifest pmpp.query_manifest[], column_types oid[], is_tagged boolean)
+create function pmpp._columns(key bigint, column_types oid[], is_tagged boolean)
 returns setof text[]
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].columns(plpy, query_manifest, column_types, is_tagged=is_tagged)
+return GD["pmpp @VERSION@"].columns(plpy, key, column_types, is_tagged=is_tagged)
 $$;
-comment on function pmpp._columns(pmpp.query_manifest[], oid[], boolean) is
-    'internal: run a manifest as _rows does, and return batches of rows, each an array literal for every column';
-revoke all on function pmpp._columns(pmpp.query_manifest[], oid[], boolean) from public;
-grant execute on function pmpp._columns(pmpp.query_manifest[], oid[], boolean) to pmpp;
+comment on function pmpp._columns(bigint, oid[], boolean) is
+    'internal: run the manifest of a front as _rows does, and return batches of rows, each an array literal for every column';
+revoke all on function pmpp._columns(bigint, oid[], boolean) from public;
+grant execute on function pmpp._columns(bigint, oid[], boolean) to pmpp;
 
 create function pmpp._failure(sqlstate text, message text, detail text, hint text) returns text[]
 language plpython3u volatile parallel unsafe security invoker
@@ -179,7 +218,7 @@ comment on function pmpp._columns_of(oid, oid, boolean) is
 revoke all on function pmpp._columns_of(oid, oid, boolean) from public;
 grant execute on function pmpp._columns_of(oid, oid, boolean) to pmpp;
 
--- The statement that runs a manifest ($1) and returns rows of a type; if they are tagged, as the
+-- The statement that runs the manifest with a key ($1) and returns rows of a type; if they are tagged, as the
 -- last of four columns. It is parsed under the search_path of the caller, as are the names of types
 -- that it contains. Custom plans would be made anew for each call, which takes 0.3 ms.
 create function pmpp._rows_statement(row_type regtype, is_tagged boolean default false) returns text

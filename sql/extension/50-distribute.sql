@@ -13,7 +13,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
-        using query_manifest;
+        using pmpp._hand_over(query_manifest);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
@@ -34,7 +34,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
-        using pmpp.to_query_manifest_array(query_manifest);
+        using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
@@ -55,7 +55,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
-        using pmpp.to_query_manifest_array(query_manifest);
+        using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
@@ -84,9 +84,9 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
-        using array[row(
+        using pmpp._hand_over(array[row(
             connection, sql_list, cpu_multiplier, num_workers, setup_commands, result_format
-        )::pmpp.query_manifest];
+        )::pmpp.query_manifest]);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);

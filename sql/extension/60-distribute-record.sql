@@ -6,7 +6,7 @@ returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].rows(plpy, query_manifest, None)
+return GD["pmpp @VERSION@"].rows(plpy, query_manifest)
 $$;
 comment on function pmpp.distribute(pmpp.query_manifest[]) is
     'run the queries of a manifest in parallel; the columns are named in the call';

@@ -1,13 +1,13 @@
-create function pmpp._tags(query_manifest pmpp.query_manifest[]) returns setof pmpp.command_with_result
+create function pmpp._tags(key bigint) returns setof pmpp.command_with_result
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].tags(plpy, query_manifest)
+return GD["pmpp @VERSION@"].tags(plpy, key)
 $$;
-comment on function pmpp._tags(pmpp.query_manifest[]) is
-    'internal: run a manifest and return the command tags of its queries';
-revoke all on function pmpp._tags(pmpp.query_manifest[]) from public;
-grant execute on function pmpp._tags(pmpp.query_manifest[]) to pmpp;
+comment on function pmpp._tags(bigint) is
+    'internal: run the manifest of a front and return the command tags of its queries';
+revoke all on function pmpp._tags(bigint) from public;
+grant execute on function pmpp._tags(bigint) to pmpp;
 
 create function pmpp.meta(
     connection text,
@@ -21,12 +21,14 @@ returns setof pmpp.command_with_result
 language plpgsql volatile parallel unsafe security invoker
 as $$
 declare
+    key pg_catalog.int8;
     detail pg_catalog.text;
     hint pg_catalog.text;
 begin
-    return query select * from pmpp._tags(array[row(
+    key := pmpp._hand_over(array[row(
         connection, sql_list, cpu_multiplier, num_workers, setup_commands, result_format
     )::pmpp.query_manifest]);
+    return query select * from pmpp._tags(key);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);

@@ -2,6 +2,7 @@ create function pmpp._broadcast_manifest(connections text[], query text, result_
 returns pmpp.query_manifest[]
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     if coalesce(cardinality(connections), 0) = 0 then
@@ -44,7 +45,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
-        using pmpp._broadcast_manifest(connections, query, result_formats);
+        using pmpp._hand_over(pmpp._broadcast_manifest(connections, query, result_formats));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);

@@ -13,7 +13,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using query_manifest;
+        using pmpp._hand_over(query_manifest);
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
@@ -37,7 +37,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using pmpp.to_query_manifest_array(query_manifest);
+        using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
@@ -61,7 +61,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using pmpp.to_query_manifest_array(query_manifest);
+        using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
@@ -87,7 +87,7 @@ declare
     hint pg_catalog.text;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using pmpp._broadcast_manifest(connections, query, result_formats);
+        using pmpp._hand_over(pmpp._broadcast_manifest(connections, query, result_formats));
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
     perform pmpp._raise(sqlstate, sqlerrm, detail, hint);

@@ -309,8 +309,11 @@ def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) 
         ("select pmpp._load()", None),
         ("select pmpp.detect_cpus()", "42501"),
         ("select pmpp._raise('22012', 'm', 'd', 'h')", "22012"),
-        ("select * from pmpp._rows(null, null, null) as (i int)", "22004"),
-        ("select * from pmpp._columns(null, null, null)", "22004"),
+        ("select pmpp._handed_json()", "42501"),
+        ("select pmpp._read_json()", "42501"),
+        ("select * from pmpp._rows(0, null, null) as (i int)", "42501"),
+        ("select * from pmpp._columns(0, '{23}', false)", "42501"),
+        ("select * from pmpp._tags(null)", "42501"),
     ],
 )
 def test_internal_functions_by_hand(

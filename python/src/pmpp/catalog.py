@@ -6,7 +6,7 @@ search_path, since that is what the values of a call are converted under.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -49,11 +49,8 @@ _SIZE = "select pg_catalog.pg_size_bytes($1) as value"
 _SECONDS = "select extract(epoch from $1::pg_catalog.interval)::pg_catalog.float8 as value"
 
 # Asked first in each call: few connections are servers, and the joins below take 0.1 ms to plan.
-_SERVER_NAMES = """
-    select s.srvname::pg_catalog.text as name
-      from pg_catalog.pg_foreign_server s
-     where s.srvname::pg_catalog.text operator(pg_catalog.=) any ($1)
-"""
+# All names: a connection of the call as a parameter could be a misplaced password, and be logged.
+_SERVER_NAMES = "select s.srvname::pg_catalog.text as name from pg_catalog.pg_foreign_server s"
 
 # Only superusers can create functions in C, so nobody else's wrapper passes for postgres_fdw.
 _FOREIGN_SERVER = """
@@ -82,7 +79,7 @@ _USER_MAPPING = """
      limit 1
 """
 
-_MANIFEST_OF_JSON = "select pmpp.to_query_manifest_array($1) as manifest"
+_READ_JSON = "select pmpp._read_json() as key"
 
 _CATEGORIES = """
     select pg_catalog.bool_and(t.typcategory operator(pg_catalog.=) 'S') as all_strings
@@ -161,10 +158,10 @@ class Catalog:
         (row,) = self._select(_WORK_MEM)
         return int(row["bytes"])
 
-    def foreign_servers(self, names: Sequence[str]) -> dict[str, ForeignServer]:
+    def foreign_servers(self, names: Set[str]) -> dict[str, ForeignServer]:
         """Return those of the names that are foreign servers."""
-        found = self._select(_SERVER_NAMES, ("pg_catalog.text[]", list(names)))
-        return {row["name"]: self._foreign_server(row["name"]) for row in found}
+        servers = {row["name"] for row in self._select(_SERVER_NAMES)} if names else set()
+        return {name: self._foreign_server(name) for name in names & servers}
 
     def _foreign_server(self, name: str) -> ForeignServer:
         (row,) = self._select(_FOREIGN_SERVER, ("pg_catalog.name", name))
@@ -186,10 +183,10 @@ class Catalog:
             return _options(row["options"])
         return None
 
-    def manifest_of_json(self, json: str) -> object:
-        """Return a manifest in JSON as a query_manifest[]."""
-        (row,) = self._select(_MANIFEST_OF_JSON, ("pg_catalog.json", json))
-        return row["manifest"]
+    def read_json(self) -> int:
+        """Have the manifest in JSON read that is handed over, and return its key."""
+        (row,) = self._select(_READ_JSON)
+        return int(row["key"])
 
     def take_text(self, types: Sequence[int]) -> bool:
         """Return True if all these types are string types or domains over them."""
@@ -214,8 +211,11 @@ class Catalog:
         """Return a text as the encoding of the database can have it.
 
         PL/Python must not be given other text in a message: the error that PostgreSQL then
-        raises jumps over frames of the Python interpreter and leaves it broken.
+        raises jumps over frames of the Python interpreter and leaves it broken. ASCII fits always,
+        and is no parameter of a statement, which PostgreSQL may log.
         """
+        if text.isascii():
+            return text
         try:
             self._select("select $1", ("pg_catalog.text", text))
         except self._plpy.SPIError as ex:

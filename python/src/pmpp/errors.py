@@ -74,3 +74,10 @@ class ConnectError(PmppError):
     """
 
     sent_password = False
+
+
+def only_by_pmpp() -> PmppError:
+    """Return the error for a function of SQL that a user has called by hand."""
+    return PmppError(
+        "this function can only be called by pmpp itself", sqlstate=INSUFFICIENT_PRIVILEGE
+    )

@@ -7,12 +7,13 @@ which ordinary users cannot reach from SQL.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
-from . import history, manifest, targets
+from . import errors, history, manifest, targets
 from .catalog import Catalog, local_error
 from .columns import Columns
 from .diagnostics import Notice
@@ -26,6 +27,7 @@ TEXTS = [25, 25]  # the types of a command and a tag
 
 T = TypeVar("T")
 Batches = Iterator[tuple[Task, Batch]]
+Source = Callable[[], object]  # of the value of a query_manifest[]
 
 
 class _Call:
@@ -54,26 +56,30 @@ class _Run(NamedTuple):
     queue: WorkQueue
 
 
+_handed_over: tuple[int, object] | None = None
+_handed_over_json: str | None = None
 _last_run: _Run | None = None
 _failed_call: _Call | None = None
 
 
-def rows(
-    plpy: Any,
-    query_manifest: object,
-    column_types: list[int] | None,
-    *,
-    is_tagged: bool = False,
-    only_tags: bool = False,
-) -> Iterator[str]:
+def hand_over(query_manifest: object) -> int:
+    """Keep a manifest for the statement that its front runs next, and return the key to it.
+
+    PostgreSQL may log the parameters of that statement, and a manifest may have passwords.
+    """
+    global _handed_over
+    # Not the module secrets: it would load OpenSSL.
+    key = int.from_bytes(os.urandom(8), signed=True)
+    _handed_over = key, query_manifest
+    return key
+
+
+def rows(plpy: Any, query_manifest: object) -> Iterator[str]:
     """Run a manifest.
 
     Args:
         plpy: the module that PL/Python provides.
         query_manifest: the value of a query_manifest[].
-        column_types: the oids of the types of the columns that the queries return, if known.
-        is_tagged: True if three columns come first that say where a row is from.
-        only_tags: True if rows are thrown away; see `tags`.
 
     Returns:
         The rows, as composite literals. All of them, or work_mem of them, have come when this
@@ -82,8 +88,38 @@ def rows(
     Raises:
         plpy.Error: here or while the rows are fetched.
     """
+    return _rows(plpy, lambda: query_manifest, None)
+
+
+def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
+    """Run a manifest in JSON, see `rows`."""
+    return _rows(plpy, lambda: _read_json(plpy, query_manifest), None)
+
+
+def rows_for_front(
+    plpy: Any, key: int, column_types: list[int], *, is_tagged: bool
+) -> Iterator[str]:
+    """Run a manifest for a front, see `rows`.
+
+    Args:
+        plpy: the module that PL/Python provides.
+        key: of the manifest, which is handed over.
+        column_types: the oids of the types of the columns that the queries return.
+        is_tagged: True if three columns come first that say where a row is from.
+    """
+    return _rows(plpy, lambda: _take(key), column_types, is_tagged=is_tagged)
+
+
+def _rows(
+    plpy: Any,
+    source: Source,
+    column_types: list[int] | None,
+    *,
+    is_tagged: bool = False,
+    only_tags: bool = False,
+) -> Iterator[str]:
     call = _Call(has_front=column_types is not None)
-    batches = _batches(plpy, call, query_manifest, column_types, as_rows, is_tagged, only_tags)
+    batches = _batches(plpy, call, source, column_types, as_rows, is_tagged, only_tags)
     try:
         batches = _run_ahead(batches, Catalog(plpy).work_mem())
     except Exception as ex:
@@ -94,13 +130,11 @@ def rows(
     return chain.from_iterable(_Marked(call, batches))
 
 
-def columns(
-    plpy: Any, query_manifest: object, column_types: list[int], *, is_tagged: bool = False
-) -> Iterator[Batch]:
+def columns(plpy: Any, key: int, column_types: list[int], *, is_tagged: bool) -> Iterator[Batch]:
     """Run a manifest for a front.
 
     Args:
-        plpy, query_manifest, column_types, is_tagged: see `rows`.
+        plpy, key, column_types, is_tagged: see `rows_for_front`.
 
     Returns:
         Batches of rows, each an array literal for every column.
@@ -109,24 +143,49 @@ def columns(
         plpy.Error: while they are fetched.
     """
     call = _Call(has_front=True)
-    batches = _batches(plpy, call, query_manifest, column_types, as_columns, is_tagged)
+    batches = _batches(plpy, call, lambda: _take(key), column_types, as_columns, is_tagged)
     return _Marked(call, batches)
 
 
-def tags(plpy: Any, query_manifest: object) -> Iterator[str]:
-    """Run a manifest for a front, throw its rows away, and return commands and tags; see `rows`."""
-    return rows(plpy, query_manifest, TEXTS, only_tags=True)
+def tags(plpy: Any, key: int) -> Iterator[str]:
+    """Run a manifest for a front, throw its rows away, and return commands and tags."""
+    return _rows(plpy, lambda: _take(key), TEXTS, only_tags=True)
 
 
-def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
-    """Run a manifest in JSON, see `rows`."""
-    global _last_run
-    _last_run = None
+def handed_json(plpy: Any) -> str:
+    """Return the manifest in JSON that `rows_of_json` hands over.
+
+    Raises:
+        plpy.Error: if there is none, that is, if a user calls this by hand.
+    """
+    global _handed_over_json
+    json, _handed_over_json = _handed_over_json, None
+    if json is None:
+        raise _shown(plpy, _Call(has_front=False), errors.only_by_pmpp())
+    return json
+
+
+def _read_json(plpy: Any, query_manifest: str) -> object:
+    """Have SQL read a manifest in JSON; it is no parameter of a statement, see `hand_over`."""
+    global _handed_over_json
+    _handed_over_json = query_manifest
     try:
-        parsed = Catalog(plpy).manifest_of_json(query_manifest)
-    except Exception as ex:
-        raise _shown(plpy, _Call(has_front=False), ex) from None
-    return rows(plpy, parsed, None)
+        return _take(Catalog(plpy).read_json())
+    finally:
+        _handed_over_json = None
+
+
+def _take(key: int) -> object:
+    """Return the manifest that was handed over last, if this is its key.
+
+    Raises:
+        PmppError: if it is not, that is, if a user calls a function of a front by hand.
+    """
+    global _handed_over
+    handed_over, _handed_over = _handed_over, None
+    if handed_over is None or handed_over[0] != key:
+        raise errors.only_by_pmpp()
+    return handed_over[1]
 
 
 def last_run(plpy: Any) -> list[history.Row]:
@@ -158,7 +217,8 @@ def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | N
         The same of the error behind it, if pmpp raised that. If PostgreSQL refused a value, the
         error as it was, with the query that gave the value added to its detail.
     """
-    global _failed_call, _last_run
+    global _failed_call, _handed_over, _last_run
+    _handed_over = None
     call, _failed_call = _failed_call, None
     if call is None and sqlstate.startswith("22"):  # the front has refused the manifest itself
         _last_run = None
@@ -187,19 +247,19 @@ def read_user_mapping(plpy: Any) -> None:
 def _batches(
     plpy: Any,
     call: _Call,
-    query_manifest: object,
+    source: Source,
     column_types: list[int] | None,
     write: Write,
     is_tagged: bool,
     only_tags: bool = False,
 ) -> Batches:
-    """Run a manifest and yield the rows as they come, each batch with its query."""
+    """Run the manifest that a function returns, and yield batches of rows, each with its query."""
     global _failed_call, _last_run
     _failed_call = _last_run = None
     try:
         catalog = Catalog(plpy)
         interrupts = Interrupts(catalog.check_interrupts)
-        items = manifest.parse(query_manifest, interrupts)
+        items = manifest.parse(source(), interrupts)
         caller = catalog.caller()
         columns = Columns(catalog, column_types, write, is_tagged=is_tagged, only_tags=only_tags)
         engine = Engine(

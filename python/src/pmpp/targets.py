@@ -13,7 +13,6 @@ from typing import Any
 from . import conninfo, errors
 from .catalog import Catalog
 from .conninfo import Caller, Target
-from .errors import PmppError
 from .interrupts import Interrupts
 from .manifest import Item
 
@@ -37,7 +36,7 @@ def resolve(
         PmppError: if the caller may not use one of them, or it is not valid.
     """
     names = {item.connection for item in items if conninfo.can_name_server(item.connection)}
-    servers = catalog.foreign_servers(sorted(names))
+    servers = catalog.foreign_servers(names)
     targets = []
     for item in interrupts.over(items):
         where = f"item {item.number}"
@@ -59,10 +58,7 @@ def answer(catalog: Catalog) -> None:
     """
     global _request, _answer
     if _request is None:
-        raise PmppError(
-            "this function can only be called by pmpp itself",
-            sqlstate=errors.INSUFFICIENT_PRIVILEGE,
-        )
+        raise errors.only_by_pmpp()
     request, _request = _request, None
     _answer = catalog.user_mapping(*request)
 

@@ -1,0 +1,93 @@
+"""No statement of pmpp that PostgreSQL logs or counts contains a connection string."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from cluster import Cluster
+from helpers import PASSWORD, PG_CONFIG, TRUST
+
+SETTINGS = {
+    "shared_preload_libraries": "auto_explain,pg_stat_statements",
+    "auto_explain.log_min_duration": "0",
+    "auto_explain.log_nested_statements": "on",
+    "auto_explain.log_verbose": "on",
+    "pg_stat_statements.track": "all",
+}
+
+# Calls whose own statements have no connection string: it is in the table `secret`.
+MANIFEST = "array[row(c, array['select 1'], null, 1, null, null)::pmpp.query_manifest]"
+ONE_ITEM = "jsonb_build_array(jsonb_build_object('connection', c, 'query', 'select 1'))"
+MANY_FIELDS = """
+    jsonb_build_array(jsonb_build_object('connection', c, 'queries', '["select 1"]'::jsonb,
+        'num_workers', 1, 'setup_commands', '["select 2"]'::jsonb, 'statement_timeout', '1s',
+        'result_format', 'text', 'nonsense', 1))
+"""
+CALLS = [
+    "pmpp.distribute(null::int, c, array['select 1'])",
+    f"pmpp.distribute(null::int, {MANIFEST})",
+    f"pmpp.distribute(null::int, {ONE_ITEM})",
+    f"pmpp.distribute(null::int, {ONE_ITEM}::json)",
+    f"pmpp.distribute(null::int, {MANY_FIELDS})",
+    f"pmpp.distribute(null::int, ({ONE_ITEM} -> 0)::pmpp.query_manifest || {MANIFEST})",
+    f"pmpp.distribute(null::int, pmpp.manifest_array({ONE_ITEM}))",
+    f"pmpp.distribute(null::int, array(select m from pmpp.manifest_set({ONE_ITEM}) m))",
+    f"pmpp.distribute({MANIFEST}) as (i int)",
+    f"pmpp.distribute({ONE_ITEM}) as (i int)",
+    f"pmpp.distribute({MANY_FIELDS}::json) as (i int)",
+    "pmpp.distribute(null::varchar(5)[], c, array['select array[1]'])",
+    "pmpp.distribute(null::box, c, array['select box ''(1,1),(0,0)'''])",
+    "pmpp.meta(c, array['select 1'])",
+    "pmpp.broadcast(null::int, array[c, c], 'select 1')",
+    "pmpp.broadcast_tagged(null::int, array[c], 'select 1', array['text'])",
+    f"pmpp.distribute_tagged(null::int, {MANIFEST})",
+    f"pmpp.distribute_tagged(null::int, {ONE_ITEM})",
+    f"pmpp.distribute_tagged(null::int, {ONE_ITEM}::json)",
+    "unnest(pmpp.jsonb_array_to_text_array(jsonb_build_array(c)))",
+    # errors
+    "pmpp.distribute(null::int, c, array['select 1/0', 'größe'])",
+    "pmpp.distribute(null::int, c || ' nonsense=1', array['select 1'])",
+    f"pmpp.distribute(null::int, {ONE_ITEM} || {ONE_ITEM} || 'null')",
+    f"pmpp.distribute({ONE_ITEM} || '{{}}') as (i int)",
+    "pmpp.meta(split_part(c, '=', 5), array['select 1'])",  # a misplaced password
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Cluster]:
+    """A server that logs all statements with their plans, also those within functions."""
+    with Cluster(PG_CONFIG, settings=SETTINGS, hba=[TRUST]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def caller(server: Cluster) -> Iterator[psycopg.Connection]:
+    """A session of a superuser, in a database with a connection string in a table."""
+    with psycopg.connect(server.superuser(), autocommit=True) as conn:
+        conn.execute("create extension pmpp cascade; create extension pg_stat_statements")
+        conn.execute("create table secret (c text); set auto_explain.log_min_duration = -1")
+        there = (
+            f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres password={PASSWORD}"
+        )
+        conn.execute("insert into secret values (%s)", [there])
+        conn.execute("reset auto_explain.log_min_duration")
+        yield conn
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_statements(server: Cluster, caller: psycopg.Connection, call: str) -> None:
+    """Neither their texts nor their parameters, nor the constants in their plans."""
+    seen = len(server.log.read_text())
+    for _ in range(2):
+        try:
+            caller.execute(f"select count(*) from secret, {call}")
+        except psycopg.Error as ex:
+            assert ex.sqlstate in ("22012", "22023", "42501", "42601", "42704", "08001")
+    log = server.log.read_text()[seen:]
+    assert "from secret" in log
+    counted = caller.execute("select query from pg_stat_statements").fetchall()
+    assert counted
+    texts = [*log.splitlines(), *(query for (query,) in counted)]
+    assert [text for text in texts if PASSWORD in text] == []
