@@ -124,7 +124,7 @@ create function pmpp._failure(sqlstate text, message text, detail text, hint tex
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: return [sqlstate, message, detail or None, hint or None]
-return GD["pmpp @VERSION@"].failure(sqlstate, message, detail, hint)
+return GD["pmpp @VERSION@"].failure(plpy, sqlstate, message, detail, hint)
 $$;
 comment on function pmpp._failure(text, text, text, text) is
     'internal: the error behind the one that a front has caught';

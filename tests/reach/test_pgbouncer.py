@@ -176,6 +176,22 @@ def test_same_snapshot(caller: psycopg.Connection, pooled: str) -> None:
         assert caller.execute(call, [pooled, queries]).fetchall() == [(1,)]
 
 
+def test_next_client(session: psycopg.Connection, cluster: Cluster, database: str) -> None:
+    """The next client of a session of the pool learns nothing of the last one's call."""
+    call = "select * from pmpp.distribute(null::int, %s, array['select x'], num_workers => 1)"
+    left = "select pg_backend_pid(), cardinality(pmpp.unfinished()) from pmpp.last_run()"
+    with pgbouncer(cluster, "session", default_pool_size=1) as port:
+        there = through(port, database)
+        with psycopg.connect(there, autocommit=True) as client:
+            with pytest.raises(errors.UndefinedColumn):
+                client.execute(call, [session.info.dsn])
+            ((pid, count),) = client.execute(left).fetchall()
+            assert count == 1
+        with psycopg.connect(there, autocommit=True) as client:
+            assert client.execute("select pg_backend_pid()").fetchall() == [(pid,)]
+            assert client.execute(left).fetchall() == []
+
+
 STYLES = ["postgres", "sql_standard", "iso_8601", "postgres_verbose"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from helpers import PASSWORD, cancel_once, notices, running
+from psycopg import errors
 from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
@@ -243,6 +245,93 @@ def test_who_may_see_it(
     session.execute("reset role")
     assert len(session.execute("select * from pmpp.last_run()").fetchall()) == 2
     assert connect(user=user).execute("select * from pmpp.last_run()").fetchall() == []
+
+
+# What poolers and pools send before a session goes to the next client.
+RESETS = [
+    "discard all",
+    "set session authorization default; reset all; close all; unlisten *;"
+    " select pg_advisory_unlock_all(); discard plans; discard sequences; discard temp",
+]
+OTHER_RESETS = ["discard temp", "discard plans", "discard sequences", "reset all", "deallocate all",
+                "close all", "begin; rollback", "reset session authorization", "reset role"]  # fmt: skip
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+@pytest.mark.parametrize("query", ["select 1", "select x"])
+def test_next_client_of_the_session(
+    db: psycopg.Connection, there: str, query: str, in_transaction: bool
+) -> None:
+    """What a call leaves ends when the session is reset for another client, and not before."""
+    left = "select count(*) + coalesce(cardinality(pmpp.unfinished()), 0) from pmpp.last_run()"
+    for reset in RESETS:
+        with (
+            suppress(errors.UndefinedColumn),
+            db.transaction() if in_transaction else nullcontext(),
+        ):
+            db.execute(RUN, [there, [query], 1])
+        for other in OTHER_RESETS:
+            db.execute(other)
+        ((before,),) = db.execute(left).fetchall()
+        assert before >= 1
+        db.execute(reset)
+        assert db.execute(left).fetchall() == [(0,)]
+
+
+def test_what_is_left_of_a_failure(
+    db: psycopg.Connection, there: str, new_role: Callable[..., str]
+) -> None:
+    """What a front did not ask for is not for another role, or for the next client."""
+    failure = "select pmpp._failure('22012', 'mine', '', '')"
+    fail = "select pmpp._columns(pmpp._hand_over(array[row(%s, array['select x'], null, 1, null, null)::pmpp.query_manifest]), '{23}', false)"
+    role = new_role()
+    for change in (f'set role "{role}"', "discard all"):
+        with pytest.raises(psycopg.Error):
+            db.execute(fail, [there])
+        db.execute(change)
+        assert db.execute(failure).fetchall() == [(["22012", "mine", None, None],)]
+        db.execute("reset role")
+
+
+def test_names_of_roles(
+    db: psycopg.Connection, connect: Callable[..., psycopg.Connection], there: str
+) -> None:
+    """It is for a role, not for its name, and also for one that takes another name."""
+    count = "select count(*) from pmpp.last_run()"
+    db.execute("create role mover superuser; create role stayer superuser")
+    db.execute("set role mover")
+    db.execute(RUN, [there, ["select 1"], 1])
+    with connect() as other:
+        other.execute("alter role mover rename to moved; alter role stayer rename to mover")
+        for role, expected in (("mover", 0), ("moved", 1)):
+            db.execute(f"set role {role}")
+            assert db.execute(count).fetchall() == [(expected,)]
+        db.execute("reset role; set session authorization moved")
+        assert db.execute(count).fetchall() == [(1,)]
+        db.execute("reset session authorization")
+        assert db.execute(count).fetchall() == [(0,)]
+        other.execute("drop role moved; create role moved superuser")
+    db.execute("set role moved")
+    assert db.execute(count).fetchall() == [(0,)]
+    db.execute("reset role; drop role mover, moved")
+
+
+def test_lock_that_others_hold(
+    db: psycopg.Connection, connect: Callable[..., psycopg.Connection], there: str
+) -> None:
+    """A session that takes the lock from pg_locks keeps no call waiting, and reads nothing."""
+    db.execute(RUN, [there, ["select 1"], 1])
+    db.execute("discard all")
+    lock = "select distinct classid::int, objid::int from pg_locks where locktype = 'advisory' and pid = %s"
+    assert db.execute(lock, [db.info.backend_pid]).fetchall() == []
+    db.execute(RUN, [there, ["select 1"], 1])
+    (key,) = db.execute(lock, [db.info.backend_pid]).fetchall()
+    db.execute("discard all")
+    with connect() as other:
+        other.execute("select pg_advisory_lock(%s, %s)", key)
+        db.execute(RUN, [there, ["select 1"], 1])
+        assert db.execute("select count(*) from pmpp.last_run()").fetchall() == [(1,)]
+        assert db.execute(lock, [db.info.backend_pid]).fetchall() != [key]
 
 
 def test_index_builds_are_resumed(db: psycopg.Connection, here: str) -> None:

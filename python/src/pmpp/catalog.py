@@ -6,9 +6,10 @@ search_path, since that is what the values of a call are converted under.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence, Set
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import errors, settings
 from .conninfo import Caller, ForeignServer
@@ -107,7 +108,38 @@ _ASSIGNMENT_CAST = """
        and c.castmethod operator(pg_catalog.=) 'f'
 """
 
+# DISCARD ALL, and what poolers send in its place, release the advisory locks of a session. Nothing
+# else does, not even a rollback. So a lock shows if what a call has left is still for its client.
+_OWNER = """
+    select r.oid as role, pg_catalog.pg_try_advisory_lock_shared($1, $2) as is_locked
+      from pg_catalog.pg_roles r
+     where r.rolname operator(pg_catalog.=) current_user
+"""
+
+_IS_OWNER = """
+    select exists (
+        select from pg_catalog.pg_roles r
+         where r.rolname operator(pg_catalog.=) current_user and r.oid operator(pg_catalog.=) $3
+    ) and exists (
+        select from pg_catalog.pg_locks l
+         where l.locktype operator(pg_catalog.=) 'advisory'
+           and l.pid operator(pg_catalog.=) pg_catalog.pg_backend_pid()
+           and l.classid operator(pg_catalog.=) $1::pg_catalog.int8
+           and l.objid operator(pg_catalog.=) $2::pg_catalog.int8
+           and l.objsubid operator(pg_catalog.=) 2
+    ) as is_owner
+"""
+
+LOCK_CLASS = 0x706D7070  # "pmpp"
+
 _plans: dict[tuple[str, ...], Any] = {}
+
+
+class Owner(NamedTuple):
+    """Who may see what a call leaves in the session: a role, until the lock is released."""
+
+    role: int
+    lock: int
 
 
 class Catalog:
@@ -124,6 +156,24 @@ class Catalog:
         """Return who calls: the current user, not the one who logged in."""
         (row,) = self._select(_CALLER)
         return Caller(row["name"], row["is_superuser"], row["pid"])
+
+    def owner(self) -> Owner:
+        """Return the current user as owner of what a call leaves in the session.
+
+        Others cannot guess the lock. Who sees it in pg_locks can take it, so pmpp does not wait.
+        """
+        global _lock
+        while True:
+            (row,) = self._select(_OWNER, *_lock_key(_lock))
+            if row["is_locked"]:
+                return Owner(row["role"], _lock)
+            _lock = _random()
+
+    def is_owner(self, owner: Owner) -> bool:
+        """Return True if the current user owns what a call has left in the session."""
+        role = "pg_catalog.oid", owner.role
+        (row,) = self._select(_IS_OWNER, *_lock_key(owner.lock), role)
+        return bool(row["is_owner"])
 
     def settings(self) -> Settings:
         """Return the settings of a call.
@@ -256,6 +306,17 @@ class Catalog:
         if key not in _plans:
             _plans[key] = self._plpy.prepare(sql, types)
         return self._plpy.execute(_plans[key], [value for _, value in arguments])
+
+
+def _random() -> int:
+    return int.from_bytes(os.urandom(4)) >> 1
+
+
+_lock = _random()
+
+
+def _lock_key(lock: int) -> list[tuple[str, object]]:
+    return [("pg_catalog.int4", LOCK_CLASS), ("pg_catalog.int4", lock)]
 
 
 def local_error(ex: Any) -> PmppError:

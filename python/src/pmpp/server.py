@@ -2,7 +2,8 @@
 
 State is kept for two purposes: a front in PL/pgSQL that caught an error asks `failure` what to
 say, and `last_run` tells what became of the last call. It lives in the memory of the process,
-which ordinary users cannot reach from SQL.
+which ordinary users cannot reach from SQL. It is for the role that made the call, until DISCARD
+ALL, see `catalog.Owner`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from . import errors, history, manifest, targets
-from .catalog import Catalog, local_error
+from .catalog import Catalog, Owner, local_error
 from .columns import Columns
 from .diagnostics import Notice
 from .engine import Delivery, Engine
@@ -34,6 +35,7 @@ class _Call:
     """How a call stands, for its front to ask when it fails.
 
     Attributes:
+        owner: who may ask, once that is known.
         has_front: True if the call comes from a front that catches its errors.
         failure: the error that ended it.
         queue: the queries, once they are known.
@@ -42,6 +44,7 @@ class _Call:
     """
 
     def __init__(self, has_front: bool) -> None:
+        self.owner: Owner | None = None
         self.has_front = has_front
         self.failure: PmppError | None = None
         self.queue: WorkQueue | None = None
@@ -50,9 +53,9 @@ class _Call:
 
 
 class _Run(NamedTuple):
-    """The last call: the role that made it, and its queries."""
+    """The last call: who may see it, and its queries."""
 
-    role: str
+    owner: Owner
     queue: WorkQueue
 
 
@@ -204,13 +207,14 @@ def unfinished(plpy: Any) -> list[history.Row]:
 
 
 def _own_last_run(plpy: Any) -> _Run | None:
-    return _last_run if _last_run and _last_run.role == Catalog(plpy).caller().name else None
+    return _last_run if _last_run and Catalog(plpy).is_owner(_last_run.owner) else None
 
 
-def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | None]:
+def failure(plpy: Any, sqlstate: str, message: str, detail: str, hint: str) -> list[str | None]:
     """Return the four fields of the error that a front is to raise.
 
     Args:
+        plpy: the module that PL/Python provides.
         sqlstate, message, detail, hint: the error that it caught, "" for a field without text.
 
     Returns:
@@ -220,6 +224,8 @@ def failure(sqlstate: str, message: str, detail: str, hint: str) -> list[str | N
     global _failed_call, _handed_over, _last_run
     _handed_over = None
     call, _failed_call = _failed_call, None
+    if call and call.owner and not Catalog(plpy).is_owner(call.owner):
+        call = None
     if call is None and sqlstate.startswith("22"):  # the front has refused the manifest itself
         _last_run = None
     if call is not None and call.failure is not None:
@@ -258,6 +264,7 @@ def _batches(
     _failed_call = _last_run = None
     try:
         catalog = Catalog(plpy)
+        call.owner = catalog.owner()
         interrupts = Interrupts(catalog.check_interrupts)
         items = manifest.parse(source(), interrupts)
         caller = catalog.caller()
@@ -273,7 +280,7 @@ def _batches(
             columns.wanted(),
         )
         call.queue = engine.queue
-        _last_run = _Run(caller.name, engine.queue)
+        _last_run = _Run(call.owner, engine.queue)
         for delivery in engine.run():
             for number, batch in enumerate(_read(columns, delivery, engine.queue)):
                 if number:
