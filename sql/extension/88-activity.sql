@@ -12,7 +12,8 @@ select a.pid,
        a.query,
        pg_catalog.clock_timestamp() operator(pg_catalog.-) a.query_start as running_time,
        a.wait_event_type,
-       a.wait_event
+       a.wait_event,
+       pg_catalog.pg_blocking_pids(a.pid) operator(pg_catalog.||) pg_catalog.pg_safe_snapshot_blocking_pids(a.pid) as blocked_by
   from pg_catalog.pg_stat_activity a
  cross join lateral pg_catalog.regexp_match(a.application_name, '^pmpp ([0-9]{1,9}) item ([0-9]{1,9})$') w(caller)
  where w.caller is not null

@@ -22,6 +22,7 @@ class Held:
 
     def __init__(self, conn: psycopg.Connection) -> None:
         self._conn = conn
+        self.pid = conn.info.backend_pid
         conn.execute("select pg_advisory_lock(42)")
 
     def release(self) -> None:
@@ -67,11 +68,12 @@ def test_activity(
     eventually(cluster, "count(*) = 3 from pg_stat_activity where wait_event = 'advisory'")
     seen = looker.execute(
         "select caller_pid, item, usename, datname, state, query, running_time > interval '0',"
-        " wait_event_type, wait_event from pmpp.activity order by item"
+        f" wait_event_type, wait_event, {held.pid} = any (blocked_by) from pmpp.activity"
+        " order by item"
     ).fetchall()
     caller, database = db.info.backend_pid, db.info.dbname
     assert seen == [
-        (caller, n, "postgres", database, "active", LOCK, True, "Lock", "advisory")
+        (caller, n, "postgres", database, "active", LOCK, True, "Lock", "advisory", True)
         for n in (1, 1, 2)
     ]
     pids = {pid for (pid,) in looker.execute("select pid from pmpp.activity")}

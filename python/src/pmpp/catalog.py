@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from . import errors, settings
 from .conninfo import Caller, ForeignServer
+from .deadlock import Deadlocks, Named, Waiting
 from .errors import PmppError
 from .places import Limits
 from .rows import ColumnCast, Values
@@ -81,6 +82,46 @@ _USER_MAPPING = """
 """
 
 _READ_JSON = "select pmpp._read_json() as key"
+
+# While a call runs, a worker may have locked any table, also a catalog. The following statements
+# read shared memory only. What else they need is in PostgreSQL's caches once they have run, and a
+# condition that is false when they first run keeps their functions from being called.
+_BLOCKERS = """
+    select p.pid,
+           pg_catalog.pg_blocking_pids(p.pid) as for_lock,
+           pg_catalog.pg_safe_snapshot_blocking_pids(p.pid) as for_snapshot
+      from pg_catalog.unnest($1) p(pid)
+"""
+
+# In a transaction, PostgreSQL returns what it returned first, unless that is cleared.
+_FORGET_SESSIONS = """
+    select pg_catalog.pg_stat_clear_snapshot()
+     where pg_catalog.pg_backend_pid() operator(pg_catalog.<>) $1
+"""
+
+_SESSIONS = """
+    select a.pid, a.application_name as name, a.state operator(pg_catalog.=) 'active' as is_active
+      from pg_catalog.pg_stat_get_activity(null) a
+     where pg_catalog.pg_backend_pid() operator(pg_catalog.<>) $1
+       and a.application_name is not null
+"""
+
+_WAITING = """
+    select l.mode, l.locktype as type, l.relation::pg_catalog.int8
+      from pg_catalog.pg_lock_status() l
+     where pg_catalog.pg_backend_pid() operator(pg_catalog.<>) $1
+       and l.pid operator(pg_catalog.=) $2
+       and not l.granted
+     limit 1
+"""
+
+_DEADLOCK_TIMEOUT = """
+    select extract(
+               epoch from pg_catalog.current_setting('deadlock_timeout')::pg_catalog.interval
+           )::pg_catalog.float8 as seconds,
+           pg_catalog.current_setting('port')::pg_catalog.int4 as port
+"""
+
 
 _CATEGORIES = """
     select pg_catalog.bool_and(t.typcategory operator(pg_catalog.=) 'S') as all_strings
@@ -231,6 +272,35 @@ class Catalog:
         arguments = ("pg_catalog.name", role), ("pg_catalog.name", server)
         for row in self._select(_USER_MAPPING, *arguments):
             return _options(row["options"])
+        return None
+
+    def deadlocks(self, pid: int) -> Deadlocks:
+        """Return what finds workers that wait for the caller, whose process this is."""
+        self.blockers([pid])
+        never = ("pg_catalog.int4", pid)
+        self._select(_FORGET_SESSIONS, never)
+        self._select(_SESSIONS, never)
+        self._select(_WAITING, never, never)
+        (row,) = self._select(_DEADLOCK_TIMEOUT)
+        return Deadlocks(self, pid, row["port"], row["seconds"])
+
+    def blockers(self, pids: Sequence[int]) -> dict[int, list[int]]:
+        """Return the processes that each of these waits for, of those that wait for any."""
+        rows = self._select(_BLOCKERS, ("pg_catalog.int4[]", list(pids)))
+        blockers = {row["pid"]: row["for_lock"] + row["for_snapshot"] for row in rows}
+        return {pid: others for pid, others in blockers.items() if others}
+
+    def named(self) -> dict[int, Named]:
+        """Return the sessions that the caller may see in full, by their process ids."""
+        always = ("pg_catalog.int4", 0)
+        self._select(_FORGET_SESSIONS, always)
+        rows = self._select(_SESSIONS, always)
+        return {row["pid"]: Named(row["name"], bool(row["is_active"])) for row in rows}
+
+    def waiting(self, pid: int) -> Waiting | None:
+        """Return the lock that a process waits for."""
+        for row in self._select(_WAITING, ("pg_catalog.int4", 0), ("pg_catalog.int4", pid)):
+            return Waiting(row["mode"], row["type"], row["relation"])
         return None
 
     def read_json(self) -> int:

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from psycopg.pq import ExecStatus
 
-from . import errors
+from . import diagnostics, errors
 from .cancel import cancel_all
 from .conninfo import Target
 from .cpus import ask_cpus
 from .crew import Crew
+from .deadlock import Deadlocks, Worker
 from .diagnostics import Notice
 from .errors import ConnectError, PmppError
 from .interrupts import Interrupts
@@ -60,6 +61,7 @@ class Engine:
         check: called with what was held back until its query was done, if the call is to
             continue; a query that it raises a PmppError for has failed.
         wanted: which results are of use.
+        deadlocks: finds workers that wait for the caller, if it has a server process.
 
     Attributes:
         queue: the queries, and what became of them.
@@ -75,6 +77,7 @@ class Engine:
         on_notice: Callable[[Notice], None],
         check: Callable[[Delivery], None] = lambda _: None,
         wanted: Wanted = ANYTHING,
+        deadlocks: Deadlocks | None = None,
     ) -> None:
         interrupts = Interrupts(check_interrupts)
         pairs = zip(items, targets, strict=True)
@@ -89,6 +92,7 @@ class Engine:
         self._on_notice = on_notice
         self._check = check
         self._wanted = wanted
+        self._deadlocks = deadlocks
         self._chunk_rows = ChunkRows()
         self._progress = Progress(self.queue, settings.progress)
         self._notices: deque[Notice] = deque()
@@ -143,10 +147,26 @@ class Engine:
     def _turn(self, *, wait: bool = True) -> None:
         try:
             self._loop.turn(wait=wait)
+            self._end_deadlocks()
         except PmppError:
             self._forward_notices()  # which may tell why
             raise
         self._forward_notices()
+
+    def _end_deadlocks(self) -> None:
+        """Have the queries fail that wait for the session that waits for them."""
+        if self._deadlocks is None or not self._deadlocks.is_due():
+            return
+        workers = {
+            session: Worker(session.pid, session.name, session.pgconn.socket)
+            for session in self._loop.sessions()
+            if session.pgconn is not None and session.is_running
+        }
+        found = self._deadlocks.find(workers)
+        # The worker may hold a lock on a catalog that we need next.
+        cancel_all([session.pgconn for session in found if session.pgconn is not None])
+        for session, sentence in found.items():
+            self._loop.throw(session, _deadlock(session.statement, sentence))
 
     def _forward_notices(self) -> None:
         while self._notices:
@@ -306,6 +326,17 @@ class Engine:
                 raise first
             self._notices.append(Notice("WARNING", first.message, first.detail, first.hint))
         crew.failures = []
+
+
+def _deadlock(statement: object, sentence: str) -> PmppError:
+    return PmppError(
+        "deadlock detected: a query waits for the session that made the call",
+        sqlstate=errors.DEADLOCK_DETECTED,
+        detail=f"{diagnostics.sentence(statement)}\n{sentence}",
+        hint="The session that made the call keeps its locks until its transaction ends, and waits "
+        "for the query. Commit before the call, or run the query without pmpp. CONCURRENTLY waits "
+        "for every older transaction of its database: make the call from another database.",
+    )
 
 
 def _changed_encoding(task: Task) -> PmppError:

@@ -58,6 +58,7 @@ class Link:
     Attributes:
         pgconn: None before it is connected and after `close`.
         received: the bytes received that have not been delivered, about.
+        statement: what it runs or has run last, for messages.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Link:
         self.label = label
         self.pgconn: abc.PGconn | None = None
         self.received = 0
+        self.statement: object = where
         self._max_result_size = max_result_size
         self._chunk_rows = chunk_rows
         self._delivered = 0  # bytes of the results of the query that runs
@@ -99,6 +101,11 @@ class Link:
     def pid(self) -> int:
         """The process id of the remote."""
         return self._conn.backend_pid
+
+    @property
+    def name(self) -> str:
+        """The application_name, as far as the remote server reports it."""
+        return (self._conn.parameter_status(b"application_name") or b"").decode(errors="replace")
 
     @property
     def is_idle(self) -> bool:
@@ -134,6 +141,7 @@ class Link:
         """Send what is still to be sent, then receive until the remote is ready again."""
         pgconn = self._conn
         failure: PmppError | None = None
+        self.statement = where
         self._delivered = 0
         fd = self._socket(pgconn)
         while self._flush(pgconn):

@@ -58,6 +58,13 @@ class Loop:
             worker.session.close()
         self._selector.close()
 
+    def throw(self, session: Session, error: Exception) -> None:
+        """Raise an error in the generator that works a connection, where it waits."""
+        worker = next(worker for worker in self._workers if worker.session is session)
+        self._paused.pop(worker, None)
+        self._ready = [other for other in self._ready if other is not worker]
+        self._resume(worker, worker.steps.throw, error)
+
     def turn(self, *, wait: bool = True) -> None:
         """Wait until something is ready, at most until the next tick, and resume all of it."""
         ready, self._ready = self._ready, []

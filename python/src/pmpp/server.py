@@ -278,6 +278,7 @@ def _batches(
             lambda notice: _forward_notice(plpy, catalog, notice),
             columns.check if column_types is not None else lambda _: None,
             columns.wanted(),
+            catalog.deadlocks(caller.pid),
         )
         call.queue = engine.queue
         _last_run = _Run(call.owner, engine.queue)
