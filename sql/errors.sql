@@ -30,6 +30,30 @@ select * from pmpp.distribute('[{"connection": "loopback", "num_workers": 1, "qu
 select * from pmpp.distribute(null::int, 'host=/nonexistent dbname=x password=secret', array['select 1']);
 select * from pmpp.distribute(null::int, 'host=host.invalid', array['select 1']);
 select * from pmpp.broadcast(null::int, array['loopback', 'host=127.0.0.1 port=1 dbname=x'], 'select 1 from pg_sleep(100)');
+-- last_run tells why
+\pset format unaligned
+select item, sqlstate, message, detail is not null as detail, hint, context from pmpp.last_run() where sqlstate is not null;
+\pset format aligned
+-- what the remote server names, and its context; pmpp adds two lines to the context here
+create table priced (amount int constraint positive check (amount > 0));
+create function set_price(int) returns int language plpgsql as 'begin insert into priced values ($1); return 1; end';
+do $$
+declare
+    s text; t text; c text; k text; d text; lines text;
+begin
+    perform pmpp.distribute(null::int, 'loopback', array['select set_price(-1)']);
+exception when check_violation then
+    get stacked diagnostics s = schema_name, t = table_name, c = column_name, k = constraint_name,
+        d = pg_exception_detail, lines = pg_exception_context;
+    raise warning E'names: %, %, %, %\n%', s, t, c, k, d;
+    raise warning '%', (select string_agg(substring(l from 'pmpp[.]\w+'), ', ') from string_to_table(lines, E'\n') l where l ~ '^PL');
+end
+$$;
+\pset format unaligned
+select detail, hint, context from pmpp.last_run();
+\pset format aligned
+drop function set_price;
+drop table priced;
 -- the error can be caught, and the next call works
 do $$
 begin

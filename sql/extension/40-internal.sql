@@ -120,41 +120,73 @@ comment on function pmpp._columns(bigint, oid[], boolean) is
 revoke all on function pmpp._columns(bigint, oid[], boolean) from public;
 grant execute on function pmpp._columns(bigint, oid[], boolean) to pmpp;
 
-create function pmpp._failure(sqlstate text, message text, detail text, hint text) returns text[]
+create type pmpp._error as (
+    sqlstate text,
+    message text,
+    detail text,
+    hint text,
+    schema_name text,
+    table_name text,
+    column_name text,
+    datatype_name text,
+    constraint_name text
+);
+comment on type pmpp._error is 'internal: the fields of an error that PL/pgSQL can raise';
+
+create function pmpp._failure(error pmpp._error) returns pmpp._error
 language plpython3u volatile parallel unsafe security invoker
 as $$
-if "pmpp @VERSION@" not in GD: return [sqlstate, message, detail or None, hint or None]
-return GD["pmpp @VERSION@"].failure(plpy, sqlstate, message, detail, hint)
+if "pmpp @VERSION@" not in GD: return error
+return GD["pmpp @VERSION@"].failure(plpy, error)
 $$;
-comment on function pmpp._failure(text, text, text, text) is
+comment on function pmpp._failure(pmpp._error) is
     'internal: the error behind the one that a front has caught';
-revoke all on function pmpp._failure(text, text, text, text) from public;
-grant execute on function pmpp._failure(text, text, text, text) to pmpp;
+revoke all on function pmpp._failure(pmpp._error) from public;
+grant execute on function pmpp._failure(pmpp._error) to pmpp;
 
-create function pmpp._raise(sqlstate text, message text, detail text, hint text) returns void
+-- A front assigns what this returns, though it never does: PERFORM would add a line to the CONTEXT.
+create function pmpp._raise(error pmpp._error) returns pmpp._error
 language plpgsql volatile parallel unsafe security invoker
 as $$
 declare
-    -- An error that was raised in Python comes with the name of its class in front.
-    plain pg_catalog.text := pg_catalog.regexp_replace(message, '^((plpy|spiexceptions)[.][A-Za-z]+: )+', '');
-    fields pg_catalog.text[] := pmpp._failure(sqlstate, plain, detail, hint);
+    hint pg_catalog.text;
+    detail pg_catalog.text;
+    names pg_catalog.text;
 begin
-    -- RAISE takes no field that is null, and one that is empty would be shown.
-    if fields[3] is null and fields[4] is null then
-        raise using errcode = fields[1], message = fields[2];
-    elsif fields[4] is null then
-        raise using errcode = fields[1], message = fields[2], detail = fields[3];
-    elsif fields[3] is null then
-        raise using errcode = fields[1], message = fields[2], hint = fields[4];
+    -- An error that was raised in Python comes with the name of its class in front.
+    error.message := pg_catalog.regexp_replace(error.message, '^((plpy|spiexceptions)[.][A-Za-z]+: )+', '');
+    error := pmpp._failure(error);
+    detail := case when error.detail operator(pg_catalog.<>) '' then error.detail end;
+    hint := case when error.hint operator(pg_catalog.<>) '' then error.hint end;
+    names := pg_catalog.concat(error.schema_name, error.table_name, error.column_name,
+                               error.datatype_name, error.constraint_name);
+    -- RAISE takes no field that is null, and a detail or a hint that is empty would be shown. Few see
+    -- the names, and for those who read them a name that is missing is empty.
+    if names operator(pg_catalog.<>) '' and hint is null then
+        raise using errcode = error.sqlstate, message = error.message, detail = coalesce(detail, ''),
+            schema = coalesce(error.schema_name, ''), table = coalesce(error.table_name, ''),
+            column = coalesce(error.column_name, ''), datatype = coalesce(error.datatype_name, ''),
+            constraint = coalesce(error.constraint_name, '');
+    elsif names operator(pg_catalog.<>) '' then
+        raise using errcode = error.sqlstate, message = error.message, detail = coalesce(detail, ''), hint = hint,
+            schema = coalesce(error.schema_name, ''), table = coalesce(error.table_name, ''),
+            column = coalesce(error.column_name, ''), datatype = coalesce(error.datatype_name, ''),
+            constraint = coalesce(error.constraint_name, '');
+    elsif detail is null and hint is null then
+        raise using errcode = error.sqlstate, message = error.message;
+    elsif hint is null then
+        raise using errcode = error.sqlstate, message = error.message, detail = detail;
+    elsif detail is null then
+        raise using errcode = error.sqlstate, message = error.message, hint = hint;
     else
-        raise using errcode = fields[1], message = fields[2], detail = fields[3], hint = fields[4];
+        raise using errcode = error.sqlstate, message = error.message, detail = detail, hint = hint;
     end if;
 end
 $$;
-comment on function pmpp._raise(text, text, text, text) is
+comment on function pmpp._raise(pmpp._error) is
     'internal: raise the error behind the one that a front has caught';
-revoke all on function pmpp._raise(text, text, text, text) from public;
-grant execute on function pmpp._raise(text, text, text, text) to pmpp;
+revoke all on function pmpp._raise(pmpp._error) from public;
+grant execute on function pmpp._raise(pmpp._error) to pmpp;
 
 -- The columns of a row type, and how each is unnested from b[n], where b is a row of _columns().
 -- If the rows are tagged, the columns that say where a row is from come first.

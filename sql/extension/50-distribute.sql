@@ -9,14 +9,16 @@ language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
 as $$
 declare
-    detail pg_catalog.text;
-    hint pg_catalog.text;
+    error pmpp._error;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
         using pmpp._hand_over(query_manifest);
 exception when others or query_canceled or assert_failure then
-    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+    get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
+        error.detail = pg_exception_detail, error.hint = pg_exception_hint,
+        error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
+        error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
+    error := pmpp._raise(error);
 end
 $$;
 comment on function pmpp.distribute(anyelement, pmpp.query_manifest[]) is
@@ -30,14 +32,16 @@ language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
 as $$
 declare
-    detail pg_catalog.text;
-    hint pg_catalog.text;
+    error pmpp._error;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
         using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
 exception when others or query_canceled or assert_failure then
-    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+    get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
+        error.detail = pg_exception_detail, error.hint = pg_exception_hint,
+        error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
+        error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
+    error := pmpp._raise(error);
 end
 $$;
 comment on function pmpp.distribute(anyelement, jsonb) is
@@ -51,14 +55,16 @@ language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
 as $$
 declare
-    detail pg_catalog.text;
-    hint pg_catalog.text;
+    error pmpp._error;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
         using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
 exception when others or query_canceled or assert_failure then
-    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+    get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
+        error.detail = pg_exception_detail, error.hint = pg_exception_hint,
+        error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
+        error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
+    error := pmpp._raise(error);
 end
 $$;
 comment on function pmpp.distribute(anyelement, json) is
@@ -80,16 +86,18 @@ language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
 as $$
 declare
-    detail pg_catalog.text;
-    hint pg_catalog.text;
+    error pmpp._error;
 begin
     return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
         using pmpp._hand_over(array[row(
             connection, sql_list, cpu_multiplier, num_workers, setup_commands, result_format
         )::pmpp.query_manifest]);
 exception when others or query_canceled or assert_failure then
-    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+    get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
+        error.detail = pg_exception_detail, error.hint = pg_exception_hint,
+        error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
+        error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
+    error := pmpp._raise(error);
 end
 $$;
 comment on function pmpp.distribute(anyelement, text, text[], double precision, integer, text[], text) is

@@ -22,16 +22,18 @@ language plpgsql volatile parallel unsafe security invoker
 as $$
 declare
     key pg_catalog.int8;
-    detail pg_catalog.text;
-    hint pg_catalog.text;
+    error pmpp._error;
 begin
     key := pmpp._hand_over(array[row(
         connection, sql_list, cpu_multiplier, num_workers, setup_commands, result_format
     )::pmpp.query_manifest]);
     return query select * from pmpp._tags(key);
 exception when others or query_canceled or assert_failure then
-    get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
-    perform pmpp._raise(sqlstate, sqlerrm, detail, hint);
+    get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
+        error.detail = pg_exception_detail, error.hint = pg_exception_hint,
+        error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
+        error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
+    error := pmpp._raise(error);
 end
 $$;
 comment on function pmpp.meta(text, text[], double precision, integer, text[], text) is

@@ -249,7 +249,11 @@ def test_notices(here: str) -> None:
     query = "do $$ begin raise warning 'w' using detail = 'd', hint = 'h'; raise notice 'n'; end $$"
     engine_run = engine({"connection": here, "queries": [query]}, on_notice=notices.append).run()
     assert [delivery.part.result.command_status for delivery in engine_run] == [b"DO"]
-    assert notices == [Notice("WARNING", "w", "d", "h"), Notice("NOTICE", "n", None, None)]
+    where = f"Query 1 of item 1 on {here.removesuffix(' user=postgres')}: {query}"
+    assert notices == [
+        Notice("WARNING", "w", f"d\n{where}", "h", "01000"),
+        Notice("NOTICE", "n", where, None, "00000"),
+    ]
 
 
 def test_notices_before_an_error(here: str) -> None:
@@ -258,7 +262,8 @@ def test_notices_before_an_error(here: str) -> None:
     query = "do $$ begin raise notice 'n'; raise exception 'e'; end $$"
     with pytest.raises(PmppError, match=r"^e$"):
         rows(engine({"connection": here, "queries": [query]}, on_notice=notices.append).run())
-    assert notices == [Notice("NOTICE", "n", None, None)]
+    where = f"Query 1 of item 1 on {here.removesuffix(' user=postgres')}: {query}"
+    assert notices == [Notice("NOTICE", "n", where, None, "00000")]
 
 
 def test_high_file_descriptors(here: str) -> None:

@@ -42,14 +42,15 @@ def test_success(db: psycopg.Connection, remote: Cluster, there: str) -> None:
                " drop table made; select i from generate_series(1, 3) i"]  # fmt: skip
     pids = [i for (i,) in db.execute(RUN, [there, queries[:2], 1]).fetchall()]
     told = db.execute("select * from pmpp.last_run()").fetchall()
-    assert [row[:9] for row in told] == [
-        (1, n, f"host=127.0.0.1 port={remote.port} dbname=postgres", query, "done", None, None, 1, "SELECT 1")
+    nothing = [None] * 5
+    assert [row[:12] for row in told] == [
+        (1, n, f"host=127.0.0.1 port={remote.port} dbname=postgres", query, "done", *nothing, 1, "SELECT 1")
         for n, query in enumerate(queries[:2], 1)
     ]  # fmt: skip
     for *_, started, duration, pid in told:
         assert before <= started < started + duration <= datetime.now(timezone.utc)
         assert pid in pids
-    assert timedelta(seconds=0.05) <= told[1][10] < timedelta(seconds=20)
+    assert timedelta(seconds=0.05) <= told[1][13] < timedelta(seconds=20)
     db.execute(RUN, [there, ["select i from generate_series(1, 3) i; select 4"], 1])
     assert db.execute("select rows, command_tag from pmpp.last_run()").fetchall() == [
         (4, "SELECT 1")
@@ -282,14 +283,15 @@ def test_what_is_left_of_a_failure(
     db: psycopg.Connection, there: str, new_role: Callable[..., str]
 ) -> None:
     """What a front did not ask for is not for another role, or for the next client."""
-    failure = "select pmpp._failure('22012', 'mine', '', '')"
+    caught = "row('22012', 'mine', '', '', '', '', '', '', '')::pmpp._error"
+    failure = f"select sqlstate, message, detail, hint from pmpp._failure({caught})"
     fail = "select pmpp._columns(pmpp._hand_over(array[row(%s, array['select x'], null, 1, null, null)::pmpp.query_manifest]), '{23}', false)"
     role = new_role()
     for change in (f'set role "{role}"', "discard all"):
         with pytest.raises(psycopg.Error):
             db.execute(fail, [there])
         db.execute(change)
-        assert db.execute(failure).fetchall() == [(["22012", "mine", None, None],)]
+        assert db.execute(failure).fetchall() == [("22012", "mine", None, None)]
         db.execute("reset role")
 
 

@@ -87,7 +87,10 @@ def test_failed_query(
     assert numbers(db, queries, form=form) == [1, 2]
     ((severity, message, detail, hint),) = got
     assert (severity, message, hint) == ("WARNING", "no", "Do.")
-    assert str(detail).startswith("Because.\nQuery 2 of item 1 on host=127.0.0.1")
+    because, context, where = str(detail).splitlines()
+    assert because == "Because."
+    assert context.startswith("PL/pgSQL function pg_temp_")
+    assert where.startswith("Query 2 of item 1 on host=127.0.0.1")
 
 
 def test_no_rows_of_a_failed_query(db: psycopg.Connection, there: str, got: Notices) -> None:

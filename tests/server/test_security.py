@@ -305,10 +305,10 @@ def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) 
     ("call", "sqlstate"),
     [
         ("select pmpp._read_user_mapping()", "42501"),
-        ("select pmpp._failure('22012', 'm', '', '')", None),
+        ("select pmpp._failure(('22012', 'm', '', '', '', '', '', '', ''))", None),
         ("select pmpp._load()", None),
         ("select pmpp.detect_cpus()", "42501"),
-        ("select pmpp._raise('22012', 'm', 'd', 'h')", "22012"),
+        ("select pmpp._raise(('22012', 'm', 'd', 'h', '', '', '', '', ''))", "22012"),
         ("select pmpp._handed_json()", "42501"),
         ("select pmpp._read_json()", "42501"),
         ("select * from pmpp._rows(0, null, null) as (i int)", "42501"),

@@ -391,9 +391,15 @@ def _lock_key(lock: int) -> list[tuple[str, object]]:
 
 def local_error(ex: Any) -> PmppError:
     """Return what the local server raised in a statement of ours, a plpy.SPIError."""
-    _, detail, hint, *_ = getattr(ex, "spidata", None) or (None, None, None)
-    sqlstate = getattr(ex, "sqlstate", None) or errors.INTERNAL_ERROR
-    return PmppError(str(ex), sqlstate=sqlstate, detail=detail, hint=hint)
+    data = getattr(ex, "spidata", None) or [None] * 10
+    _, detail, hint, _, _, *names = data
+    return PmppError(
+        str(ex),
+        sqlstate=getattr(ex, "sqlstate", None) or errors.INTERNAL_ERROR,
+        detail=detail,
+        hint=hint,
+        names=dict(zip(errors.NAMES, names, strict=True)),
+    )
 
 
 def _options(pairs: Sequence[str] | None) -> dict[str, str]:

@@ -114,7 +114,7 @@ class Columns:
             raise PmppError(
                 f"wrong number of columns: expected {self._count or 'some'}, got {came}",
                 sqlstate=errors.DATATYPE_MISMATCH,
-                detail=f"In {task}",
+                context=f"In {task}",
             )
 
     def _check_command(self, task: Task) -> None:
@@ -128,7 +128,7 @@ class Columns:
                 "a statement without rows returns its command and its tag, "
                 "for which the row type must have two columns of type text",
                 sqlstate=errors.DATATYPE_MISMATCH,
-                detail=f"In {task}",
+                context=f"In {task}",
                 hint="Use pmpp.meta, or the type pmpp.command_with_result.",
             )
 

@@ -10,28 +10,28 @@ from psycopg import OperationalError
 from psycopg.conninfo import conninfo_attempts, make_conninfo
 from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
 
-from . import diagnostics, errors
+from . import errors
 from .conninfo import Target
-from .diagnostics import Notice
 from .errors import ConnectError, PmppError
 from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
 
 _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE}
 
 Parameters = dict[str, str | int | None]
+OnNotice = Callable[[abc.PGconn, abc.PGresult], None]
 
 
 class _RefusedAfterPassword(OperationalError):
     """A connection that was not let in after a password was sent, wrong or not."""
 
 
-def connect(where: str, target: Target, on_notice: Callable[[Notice], None]) -> Steps[abc.PGconn]:
+def connect(where: str, target: Target, on_notice: OnNotice) -> Steps[abc.PGconn]:
     """Return a connection that the caller may use.
 
     Args:
         where: which item of the manifest it is for, for messages.
         target: where to connect to.
-        on_notice: called with each notice that the remote sends.
+        on_notice: called with the connection and each notice that the remote sends.
 
     Raises:
         ConnectError: if no address answers within its connect_timeout.
@@ -68,13 +68,13 @@ def _attempts(where: str, target: Target) -> list[Parameters]:
         raise _cannot_connect(where, target, [str(ex)]) from None
 
 
-def _attempt(params: Parameters, on_notice: Callable[[Notice], None]) -> Steps[abc.PGconn]:
+def _attempt(params: Parameters, on_notice: OnNotice) -> Steps[abc.PGconn]:
     """Connect to one address; raise OperationalError if that fails."""
     timeout = int(params["connect_timeout"] or 0)
     deadline = time.monotonic() + timeout if timeout > 0 else None
     pgconn = PGconn.connect_start(make_conninfo("", **params).encode())
     try:
-        pgconn.notice_handler = lambda result: on_notice(diagnostics.notice(pgconn, result))
+        pgconn.notice_handler = lambda result: on_notice(pgconn, result)
         # Not polled before there is something to see: libpq would take the socket for connected,
         # and not tell why it never was.
         status = PollingStatus.WRITING if pgconn.status != ConnStatus.BAD else PollingStatus.FAILED

@@ -20,7 +20,7 @@ from .cpus import ask_cpus
 from .crew import Crew
 from .deadlock import Deadlocks, Worker
 from .diagnostics import Notice
-from .errors import ConnectError, PmppError
+from .errors import ConnectError, PmppError, lines
 from .interrupts import Interrupts
 from .link import ChunkRows
 from .loop import HIGH_WATER, Loop
@@ -272,8 +272,7 @@ class Engine:
             self.queue.fail(task, ex)
             if not self._continues:
                 raise
-            error = ex.shortened()
-            self._notices.append(Notice("WARNING", error.message, error.detail, error.hint))
+            self._notices.append(diagnostics.warning(ex.shortened()))
             return session.is_idle
         self.queue.finish(task)
         session.count(task)
@@ -318,13 +317,14 @@ class Engine:
             message = (
                 f"item {crew.item.number}: going on with {crew.connected} of {wanted} connections"
             )
-            detail = "\n".join(filter(None, [first.message, first.detail]))
-            self._notices.append(Notice("WARNING", message, detail, first.hint))
+            detail = lines(first.message, first.full_detail)
+            notice = diagnostics.warning(first)._replace(message=message, detail=detail)
+            self._notices.append(notice)
         else:
             self.queue.fail_waiting(crew.item, first)
             if not self._continues:
                 raise first
-            self._notices.append(Notice("WARNING", first.message, first.detail, first.hint))
+            self._notices.append(diagnostics.warning(first))
         crew.failures = []
 
 
@@ -343,6 +343,6 @@ def _changed_encoding(task: Task) -> PmppError:
     return PmppError(
         "the query has changed client_encoding, and its rows may have been misread",
         sqlstate=errors.FEATURE_NOT_SUPPORTED,
-        detail=f"In {task}",
+        context=f"In {task}",
         hint="Set client_encoding in setup_commands.",
     )

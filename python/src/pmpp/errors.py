@@ -7,6 +7,8 @@ What is raised besides is a defect of pmpp.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 # The SQLSTATEs that pmpp gives to its own errors, by the names of the PostgreSQL manual.
 INVALID_PARAMETER_VALUE = "22023"
 NULL_VALUE_NOT_ALLOWED = "22004"
@@ -30,6 +32,14 @@ INTERNAL_ERROR = "XX000"
 
 KEPT_LENGTH = 8192  # characters of each text of an error that outlives its call
 
+# What an error may name, by the arguments of plpy.error and the items of GET STACKED DIAGNOSTICS.
+NAMES = ("schema_name", "table_name", "column_name", "datatype_name", "constraint_name")
+
+
+def lines(*texts: str | None) -> str | None:
+    """Return the texts that are not empty, each on lines of its own, or None if all are empty."""
+    return "\n".join(filter(None, texts)) or None
+
 
 class PmppError(Exception):
     """An error to be shown to the user.
@@ -39,6 +49,9 @@ class PmppError(Exception):
         sqlstate: the five characters of the error's code.
         detail: more about it, in whole sentences, or None.
         hint: what may cure it, in whole sentences, or None.
+        context: where it happened, as PostgreSQL's CONTEXT from the innermost line to the
+            outermost, which names the query; or None.
+        names: what it is about, by some of NAMES.
     """
 
     def __init__(
@@ -48,22 +61,39 @@ class PmppError(Exception):
         sqlstate: str = INTERNAL_ERROR,
         detail: str | None = None,
         hint: str | None = None,
+        context: str | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.sqlstate = sqlstate
-        self.detail = detail
-        self.hint = hint
+        self.detail = detail or None
+        self.hint = hint or None
+        self.context = context or None
+        self.names = {name: text for name, text in (names or {}).items() if text}
+
+    @property
+    def full_detail(self) -> str | None:
+        """The detail and the context. PL/pgSQL and PL/Python can raise no context."""
+        return lines(self.detail, self.context)
 
     def shortened(self) -> PmppError:
         """Return an error like this one to keep: no text of it is longer than KEPT_LENGTH.
 
         The new error has no traceback, which would keep the results of its query in memory.
         """
-        message, detail, hint = (
-            text and text[:KEPT_LENGTH] for text in (self.message, self.detail, self.hint)
+        detail, hint = (text and text[:KEPT_LENGTH] for text in (self.detail, self.hint))
+        # The last line of the context names the query.
+        inner, _, query = (self.context or "").rpartition("\n")
+        query = query[:KEPT_LENGTH]
+        return PmppError(
+            self.message[:KEPT_LENGTH],
+            sqlstate=self.sqlstate,
+            detail=detail,
+            hint=hint,
+            context=lines(inner[: max(0, KEPT_LENGTH - len(query) - 1)], query),
+            names={name: text[:KEPT_LENGTH] for name, text in self.names.items()},
         )
-        return PmppError(message or "", sqlstate=self.sqlstate, detail=detail, hint=hint)
 
 
 class ConnectError(PmppError):

@@ -72,6 +72,7 @@ class Link:
         self._max_result_size = max_result_size
         self._chunk_rows = chunk_rows
         self._delivered = 0  # bytes of the results of the query that runs
+        self._running: object = f"{where} on {label}"  # what notices are from, for messages
 
     def encoding(self) -> str:
         """Return the Python codec of what the remote sends and reads.
@@ -143,6 +144,7 @@ class Link:
         failure: PmppError | None = None
         self.statement = where
         self._delivered = 0
+        self._running = where
         fd = self._socket(pgconn)
         while self._flush(pgconn):
             if (yield Wait(fd, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
@@ -235,7 +237,7 @@ class Link:
             raise PmppError(
                 "the result is larger than pmpp.max_result_size",
                 sqlstate=errors.PROGRAM_LIMIT_EXCEEDED,
-                detail=diagnostics.sentence(where),
+                context=diagnostics.sentence(where),
                 hint="Cut the query into smaller ones, or set pmpp.max_result_size.",
             )
 
@@ -246,7 +248,7 @@ class Link:
             raise PmppError(
                 "the statement has characters that client_encoding of the connection lacks",
                 sqlstate=errors.UNTRANSLATABLE_CHARACTER,
-                detail=diagnostics.sentence(where),
+                context=diagnostics.sentence(where),
             ) from None
 
 

@@ -40,6 +40,4 @@ class Progress:
             f"queries: {count[DONE]} of {len(tasks)} done, {count[RUNNING]} running,"
             f" {count[FAILED]} failed; rows: {sum(task.rows for task in tasks)};"
             f" connections: {connections}; {self._last - self._began:.1f} s",
-            None,
-            None,
         )

@@ -153,7 +153,7 @@ def unreadable(ex: PmppError | UnicodeDecodeError, where: object) -> PmppError:
             sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
             hint="Set client_encoding to the encoding of the remote data in setup_commands.",
         )
-    ex.detail = ex.detail or f"In a row of {where}"
+    ex.context = ex.context or f"In a row of {where}"
     return ex
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ from .catalog import Catalog, Owner, local_error
 from .columns import Columns
 from .diagnostics import Notice
 from .engine import Delivery, Engine
-from .errors import PmppError
+from .errors import NAMES, PmppError
 from .interrupts import Interrupts
 from .rows import Batch, Write, as_columns, as_rows
 from .workqueue import Task, WorkQueue
@@ -29,6 +29,7 @@ TEXTS = [25, 25]  # the types of a command and a tag
 T = TypeVar("T")
 Batches = Iterator[tuple[Task, Batch]]
 Source = Callable[[], object]  # of the value of a query_manifest[]
+Fields = dict[str, str | None]
 
 
 class _Call:
@@ -210,15 +211,15 @@ def _own_last_run(plpy: Any) -> _Run | None:
     return _last_run if _last_run and Catalog(plpy).is_owner(_last_run.owner) else None
 
 
-def failure(plpy: Any, sqlstate: str, message: str, detail: str, hint: str) -> list[str | None]:
-    """Return the four fields of the error that a front is to raise.
+def failure(plpy: Any, caught: Mapping[str, str]) -> Fields:
+    """Return the fields of the error that a front is to raise, as a pmpp._error.
 
     Args:
         plpy: the module that PL/Python provides.
-        sqlstate, message, detail, hint: the error that it caught, "" for a field without text.
+        caught: those of the error that the front caught, "" for a field without text.
 
     Returns:
-        The same of the error behind it, if pmpp raised that. If PostgreSQL refused a value, the
+        Those of the error behind it, if pmpp raised that. If PostgreSQL refused a value, the
         error as it was, with the query that gave the value added to its detail.
     """
     global _failed_call, _handed_over, _last_run
@@ -226,16 +227,34 @@ def failure(plpy: Any, sqlstate: str, message: str, detail: str, hint: str) -> l
     call, _failed_call = _failed_call, None
     if call and call.owner and not Catalog(plpy).is_owner(call.owner):
         call = None
+    sqlstate = caught["sqlstate"]
     if call is None and sqlstate.startswith("22"):  # the front has refused the manifest itself
         _last_run = None
     if call is not None and call.failure is not None:
-        error = call.failure
-        return [error.sqlstate, error.message, error.detail, error.hint]
+        return _fields(call.failure)
+    error = PmppError(
+        caught["message"],
+        sqlstate=sqlstate,
+        detail=caught["detail"],
+        hint=caught["hint"],
+        names={name: caught[name] for name in NAMES},
+    )
     is_about_a_value = sqlstate[:2] not in ("53", "57", "58")  # resources, an end from outside
     if call is not None and call.queue and call.delivering and is_about_a_value:
-        call.queue.fail(call.delivering, PmppError(message, sqlstate=sqlstate))
-        detail = "\n".join(filter(None, [detail, f"In a row of {call.delivering}"]))
-    return [sqlstate, message, detail or None, hint or None]
+        error.context = f"In a row of {call.delivering}"
+        call.queue.fail(call.delivering, error)
+    return _fields(error)
+
+
+def _fields(error: PmppError) -> Fields:
+    """Return the fields of an error that PL/pgSQL can raise; None for one without text."""
+    return {
+        "sqlstate": error.sqlstate,
+        "message": error.message,
+        "detail": error.full_detail,
+        "hint": error.hint,
+        **{name: error.names.get(name) for name in NAMES},
+    }
 
 
 def read_user_mapping(plpy: Any) -> None:
@@ -369,8 +388,10 @@ def _forward_notice(plpy: Any, catalog: Catalog, notice: Notice) -> None:
     """Give a remote's notice to the caller, at the level it came with."""
     levels = {"WARNING": plpy.warning, "NOTICE": plpy.notice, "INFO": plpy.info}
     level = levels.get(notice.severity, plpy.debug)
-    fields = {"detail": notice.detail, "hint": notice.hint}
+    fields = {"detail": notice.detail, "hint": notice.hint, **notice.names}
     shown = {name: catalog.fit(text) for name, text in fields.items() if text}
+    if notice.sqlstate:
+        shown["sqlstate"] = notice.sqlstate
     level(catalog.fit(notice.message), **shown)
 
 
@@ -385,16 +406,17 @@ def _shown(plpy: Any, call: _Call, ex: Exception) -> Exception:
     else:  # a defect: say so, in one line
         error = PmppError(f"internal error: {type(ex).__name__}: {ex}")
     catalog = Catalog(plpy)
-    for field in ("message", "detail", "hint"):
+    for field in ("message", "detail", "hint", "context"):
         if text := getattr(error, field):
             setattr(error, field, catalog.fit(text))
+    error.names = {name: catalog.fit(text) for name, text in error.names.items()}
     call.failure = error
     _remember(call)
     text = error.message
-    if call.is_iterated and error.detail:  # all that is seen, unless there is a front
-        text += f"\n{error.detail}"
+    if call.is_iterated and error.full_detail:  # all that is seen, unless there is a front
+        text += f"\n{error.full_detail}"
     # PL/Python starts the message with the name of the class: "pmpp: ..."
     shown: Exception = type("pmpp", (plpy.Error,), {"__module__": "__main__"})(text)
-    for field in ("sqlstate", "detail", "hint"):
-        setattr(shown, field, getattr(error, field))
+    for name, value in _fields(error).items():
+        setattr(shown, name, value)
     return shown

@@ -87,7 +87,7 @@ class Session(Link):
         seconds = FIRST_PAUSE
         for retries in range(self._settings.connect_retries, -1, -1):
             try:
-                self.pgconn = yield from connect(self.where, self._target, self._on_notice)
+                self.pgconn = yield from connect(self.where, self._target, self._notify)
                 yield from self._apply_options()
                 yield from self._configure()
                 return
@@ -99,6 +99,10 @@ class Session(Link):
                     raise
             yield from pause(seconds)
             seconds = min(2 * seconds, LONGEST_PAUSE)
+
+    def _notify(self, pgconn: abc.PGconn, result: abc.PGresult) -> None:
+        where = diagnostics.sentence(self._running)
+        self._on_notice(diagnostics.notice(pgconn, result, where))
 
     def setup(self, number: int, command: str) -> Steps[None]:
         """Run one of the user's setup commands and throw its rows away.
@@ -298,7 +302,7 @@ class Session(Link):
                 raise PmppError(
                     f"{self.label} cannot write values of type money as they are read here",
                     sqlstate=errors.FEATURE_NOT_SUPPORTED,
-                    detail=diagnostics.sentence(task),
+                    context=diagnostics.sentence(task),
                     hint=f"Its lc_monetary could not be set to {self._settings.lc_monetary}, which "
                     "it is here. Have the query cast the column to numeric.",
                 )
@@ -319,7 +323,7 @@ class Session(Link):
                     raise PmppError(
                         f"{self.label} writes dates in another DateStyle than ISO",
                         sqlstate=errors.FEATURE_NOT_SUPPORTED,
-                        detail=diagnostics.sentence(task),
+                        context=diagnostics.sentence(task),
                         hint="A pooler may have run the query in another session. Set datestyle "
                         "to iso for the role or the database.",
                     )

@@ -18,6 +18,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from .errors import PmppError
 from .interrupts import Interrupts
@@ -155,6 +156,11 @@ class Task:
 
     def __str__(self) -> str:
         """Name the query as error messages do."""
+        return self._name
+
+    @cached_property
+    def _name(self) -> str:
+        # A query may be long, and may give many notices.
         return f"query {self.number} of item {self.item.number} on {self.label}: {shown(self.sql)}"
 
 
@@ -244,6 +250,8 @@ class WorkQueue:
             sqlstate=first.sqlstate,
             detail=first.detail,
             hint=first.hint,
+            context=first.context,
+            names=first.names,
         )
 
     def _fail(self, task: Task, error: PmppError) -> None:
