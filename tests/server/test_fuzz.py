@@ -206,6 +206,7 @@ streams = st.lists(
         st.builds(message, st.just("D"), shorts, words),
         st.just(message("D", b"\0\1\0\0\0\1x")),
         st.just(message("T", b"\0\1a\0" + bytes(18))),
+        st.just(message("T", b"\0\1a\0" + bytes(16) + b"\0\7")),
         st.just(message("C", b"SELECT 1\0")),
         st.just(message("E", b"SERROR\0C22012\0Mboom\0\0")),
         st.just(message("N", b"SNOTICE\0Mhello\0\0")),
@@ -227,6 +228,32 @@ def test_error_without_sqlstate(db: psycopg.Connection, answering: tuple[int, li
         )
 
 
+@pytest.mark.parametrize("number", [b"\0\2", b"\0\7", b"\xff\xff"])
+@pytest.mark.parametrize("result_format", [None, "text", "binary"])
+def test_impossible_format(
+    db: psycopg.Connection,
+    answering: tuple[int, list[bytes]],
+    number: bytes,
+    result_format: str | None,
+) -> None:
+    """A column that is neither in text nor in binary is an error of the protocol."""
+    port, answers = answering
+    columns = b"\0\1a\0" + bytes(6) + b"\0\0\0\x19\xff\xff\xff\xff\xff\xff"
+    described = message("1") + message("t", b"\0\0") + message("T", columns, b"\0\0")
+    came = message("T", columns, number) + message("D", b"\0\1\0\0\0\1x") + message("C", b"X\0")
+    answers[:] = [WELCOME, came + message("Z", b"I")]
+    if result_format == "binary":
+        answers[1:1] = [described + message("Z", b"I")]
+    dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
+    with pytest.raises(psycopg.errors.ProtocolViolation, match="came in format") as raised:
+        db.execute(
+            "select pmpp.distribute(null::text, %s, array['select 1'], num_workers => 1,"
+            " result_format => %s)",
+            [dsn, result_format],
+        )
+    assert "query 1 of item 1" in str(raised.value.diag.message_detail)
+
+
 def test_lost_before_the_first_query(
     db: psycopg.Connection, answering: tuple[int, list[bytes]]
 ) -> None:
@@ -238,9 +265,10 @@ def test_lost_before_the_first_query(
         db.execute(
             "select pmpp.distribute(null::text, %s, array['select 1'], num_workers => 1)", [dsn]
         )
-    detail = raised.value.diag.message_detail or ""
-    assert "server closed the connection unexpectedly" in detail
-    assert detail.endswith(f"Item 1 on host=127.0.0.1 port={port}")
+    detail = (raised.value.diag.message_detail or "").splitlines()
+    assert detail[0] == "server closed the connection unexpectedly"
+    assert detail[-1] == f"Item 1 on host=127.0.0.1 port={port}"
+    assert all(line.startswith("\t") for line in detail[1:-1])  # which belong to the first
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def notice(pgconn: abc.PGconn, result: abc.PGresult, where: str) -> Notice:
 
 
 def failure(
-    pgconn: abc.PGconn, result: abc.PGresult, where: object, label: str
+    pgconn: abc.PGconn, result: abc.PGresult, where: object, label: str, loss: str | None = None
 ) -> PmppError | None:
     """Return the error that a result stands for, None if it has rows or a command tag.
 
@@ -89,6 +89,7 @@ def failure(
         result: what came.
         where: the query it answers, for messages.
         label: how messages show the connection.
+        loss: why the connection was lost, if it was and that is known.
 
     Raises:
         PmppError: if it is the start of a COPY, after which nothing else can be received.
@@ -109,7 +110,7 @@ def failure(
     sqlstate = field(DiagnosticField.SQLSTATE) or ""
     message = field(DiagnosticField.MESSAGE_PRIMARY)
     if not (sqlstate or message or field(DiagnosticField.SEVERITY)):  # of libpq itself
-        return lost_connection(label, result.get_error_message(), where)
+        return lost_connection(label, loss or result.get_error_message(), where)
     is_error = _SQLSTATE.fullmatch(sqlstate) and not sqlstate.startswith(_SUCCESS)
     return PmppError(
         message or "the remote gave no message",

@@ -72,6 +72,7 @@ class Link:
         self._max_result_size = max_result_size
         self._chunk_rows = chunk_rows
         self._delivered = 0  # bytes of the results of the query that runs
+        self._loss: str | None = None  # why the connection was lost
         self._running: object = f"{where} on {label}"  # what notices are from, for messages
 
     def encoding(self) -> str:
@@ -162,7 +163,7 @@ class Link:
                 break
             has_more = result.status == TUPLES_CHUNK
             if not (has_more or failure):
-                failure = diagnostics.failure(pgconn, result, where, self.label)
+                failure = diagnostics.failure(pgconn, result, where, self.label, self._loss)
             if failure or not deliver:
                 self.received = 0
                 continue
@@ -225,6 +226,8 @@ class Link:
                 # long. Meanwhile more may have come.
                 available = max(available - _available(pgconn), LIBPQ_BUFFER)
         except OperationalError:
+            # In the result, libpq adds that it has no socket, which is of no use.
+            self._loss = self._loss or pgconn.get_error_message()
             return
         # Nobody reads notifications: libpq would keep them as long as the connection.
         while pgconn.notifies():

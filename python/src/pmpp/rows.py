@@ -93,8 +93,10 @@ class Reader:
 
         Raises:
             UnicodeDecodeError: if the result has bytes that are not of the encoding.
-            PmppError: if a value in binary is not what its type looks like.
+            PmppError: if a value in binary is not what its type looks like, or a column is neither
+                in text nor in binary.
         """
+        _check_formats(part.result)
         for rows in self._loaded(part):
             yield from write(_cast(rows, casts) if casts else rows)
 
@@ -224,6 +226,16 @@ def _refuse_nul(text: str) -> None:
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _check_formats(result: abc.PGresult) -> None:
+    formats = {result.fformat(column) for column in range(result.nfields)}
+    if unknown := formats - {Format.TEXT, Format.BINARY}:
+        raise PmppError(
+            f"a column came in format {min(unknown)}, where 0 stands for text and 1 for binary",
+            sqlstate=errors.PROTOCOL_VIOLATION,
+            hint="The remote server, or a pooler before it, violates PostgreSQL's protocol.",
+        )
 
 
 def _cast(rows: Sequence[Values], casts: Mapping[int, ColumnCast]) -> Sequence[Values]:
