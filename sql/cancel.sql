@@ -10,6 +10,8 @@ begin
     end loop;
 end
 $$;
+-- loading the Python package may take longer than the timeout
+select pmpp._load();
 set statement_timeout = '200ms';
 select * from pmpp.distribute(null::int, 'loopback', array['select 1 from pg_sleep(100)', 'select 2 from pg_sleep(100)'], num_workers => 2);
 reset statement_timeout;
