@@ -292,8 +292,7 @@ begin
             hint = 'Create a type with the other columns, and have the queries return those.';
     end if;
 
-    -- With array_nulls off the NULL of an array literal would be a string.
-    if columns.can_unnest and pg_catalog.current_setting('array_nulls') operator(pg_catalog.=) 'on' then
+    if columns.can_unnest then
         statement := pg_catalog.format('select %s from (select pmpp._columns($1, %L, %L) as b) s',
             columns.unnested, columns.types, is_tagged);
     else

@@ -2,11 +2,13 @@
 -- PL/Python wraps around them. They set no search_path: values are converted under the
 -- caller's, as everywhere in PostgreSQL. Under IntervalStyle sql_standard PostgreSQL reads right what
 -- it has written under any style. Under the others it takes -1 2:03:04 for -1 days +02:03:04.
+-- With array_nulls off it takes a null in an array for a string.
 
 create function pmpp.distribute(row_type anyelement, query_manifest pmpp.query_manifest[])
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;
@@ -30,6 +32,7 @@ create function pmpp.distribute(row_type anyelement, query_manifest jsonb)
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;
@@ -53,6 +56,7 @@ create function pmpp.distribute(row_type anyelement, query_manifest json)
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;
@@ -84,6 +88,7 @@ create function pmpp.distribute(
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;

@@ -39,6 +39,7 @@ create function pmpp.broadcast(
 returns setof anyelement
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;

@@ -7,6 +7,7 @@ create function pmpp.distribute_tagged(
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;
@@ -33,6 +34,7 @@ create function pmpp.distribute_tagged(
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;
@@ -59,6 +61,7 @@ create function pmpp.distribute_tagged(
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;
@@ -87,6 +90,7 @@ create function pmpp.broadcast_tagged(
 returns table (item integer, connection text, query_number integer, result anyelement)
 language plpgsql volatile parallel unsafe security invoker
 set intervalstyle = 'sql_standard'
+set array_nulls = on
 as $$
 declare
     error pmpp._error;

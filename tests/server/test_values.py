@@ -216,6 +216,14 @@ def test_nulls_without_array_nulls(db: psycopg.Connection, here: str) -> None:
                  "select (result).* from pmpp.broadcast_tagged(null::pair, array[%s], %s)"):  # fmt: skip
         rows = db.execute(form, [here, query]).fetchall()
         assert rows == db.execute(query).fetchall()
+    query = "select array['a', null, 'NULL'], array_fill(null::int, array[2])"
+    db.execute("create type arrays as (a text[], b int[])")
+    for form in ("select * from pmpp.distribute(null::arrays, %s, array[%s])",
+                 "select * from pmpp.distribute(array[row(%s, array[%s], null, 1, null, null)::pmpp.query_manifest])"
+                 " as (a text[], b int[])"):  # fmt: skip
+        rows = db.execute(form, [here, query]).fetchall()
+        assert rows == [(["a", None, "NULL"], [None, None])]
+    assert db.execute("show array_nulls").fetchall() == [("off",)]
 
 
 VALUES = {

@@ -41,8 +41,8 @@ _LIMITS = """
       from pmpp.connection_limit l
 """
 
-_INTERVAL_STYLE = "select pg_catalog.current_setting('intervalstyle') as style"
-_SET_INTERVAL_STYLE = "select pg_catalog.set_config('intervalstyle', $1, true)"
+_SETTING = "select pg_catalog.current_setting($1) as value"
+_SET = "select pg_catalog.set_config($1, $2, true)"
 
 _WORK_MEM = "select pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as bytes"
 
@@ -238,11 +238,11 @@ class Catalog:
             frozenset(row["connection"] for row in rows if row["is_server"]),
         )
 
-    def set_interval_style(self, style: str) -> str:
-        """Set IntervalStyle until the transaction ends, and return what it was."""
-        (row,) = self._select(_INTERVAL_STYLE)
-        self._select(_SET_INTERVAL_STYLE, ("pg_catalog.text", style))
-        return str(row["style"])
+    def set_config(self, name: str, value: str) -> str:
+        """Set a setting until the transaction ends, and return what it was."""
+        (row,) = self._select(_SETTING, ("pg_catalog.text", name))
+        self._select(_SET, ("pg_catalog.text", name), ("pg_catalog.text", value))
+        return str(row["value"])
 
     def work_mem(self) -> int:
         """Return work_mem in bytes."""

@@ -24,6 +24,8 @@ from .interrupts import Interrupts
 from .rows import Batch, Write, as_columns, as_rows
 from .workqueue import Task, WorkQueue
 
+# The settings under which PostgreSQL reads values, as in the SET clauses of the fronts.
+READING = {"intervalstyle": "sql_standard", "array_nulls": "on"}
 TEXTS = [25, 25]  # the types of a command and a tag
 
 T = TypeVar("T")
@@ -129,7 +131,7 @@ def _rows(
     except Exception as ex:
         raise _shown(plpy, call, ex) from None
     if not call.has_front:
-        batches = _read_as_sql_standard(Catalog(plpy), batches)
+        batches = _read_as_written(Catalog(plpy), batches)
     call.is_iterated = True
     return chain.from_iterable(_Marked(call, batches))
 
@@ -332,15 +334,16 @@ def _run_ahead(batches: Batches, limit: int) -> Batches:
     return chain(_drain(ahead), batches)
 
 
-def _read_as_sql_standard(catalog: Catalog, batches: Batches) -> Batches:
-    """Yield batches; PostgreSQL converts them under the IntervalStyle that fits every server.
+def _read_as_written(catalog: Catalog, batches: Batches) -> Batches:
+    """Yield batches; PostgreSQL converts them under the settings that fit every server.
 
-    The fronts have it in a SET clause, which here would take 2 microseconds for each row. If the
-    call fails, PostgreSQL itself puts the style back.
+    The fronts have them in SET clauses, which here would take 2 microseconds for each row. If the
+    call fails, PostgreSQL itself puts the settings back.
     """
-    before = catalog.set_interval_style("sql_standard")
+    before = {name: catalog.set_config(name, value) for name, value in READING.items()}
     yield from batches
-    catalog.set_interval_style(before)
+    for name, value in before.items():
+        catalog.set_config(name, value)
 
 
 def _drain(queue: deque[T]) -> Iterator[T]:
