@@ -48,6 +48,8 @@ CALLS = [
     "unnest(pmpp.jsonb_array_to_text_array(jsonb_build_array(c)))",
     # errors
     "pmpp.distribute(null::int, c, array['select 1/0', 'größe'])",
+    "pmpp.distribute(null::int, pmpp.unfinished())",
+    "pmpp.distribute(pmpp.unfinished()) as (i int)",
     "pmpp.distribute(null::int, c || ' nonsense=1', array['select 1'])",
     f"pmpp.distribute(null::int, {ONE_ITEM} || {ONE_ITEM} || 'null')",
     f"pmpp.distribute({ONE_ITEM} || '{{}}') as (i int)",
