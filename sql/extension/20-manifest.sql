@@ -1,5 +1,6 @@
 -- Manifests in JSON. This is the only place that reads them. No function here is in SQL: auto_explain
--- logs the parameters of the statements of such a function, and manifests contain passwords.
+-- logs the parameters of the statements of such a function, and manifests contain passwords. It also
+-- logs those of a FOR loop over a query, but not those of PERFORM.
 
 create function pmpp.jsonb_array_to_text_array(jsonb jsonb) returns text[]
 language plpgsql immutable strict parallel safe security invoker
@@ -43,15 +44,11 @@ language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
-declare
-    element jsonb;
-    number bigint;
 begin
     perform pmpp._check_json_type(item -> field, 'array', format('%s: %s', place, field));
     if jsonb_typeof(item -> field) = 'array' then
-        for element, number in select * from jsonb_array_elements(item -> field) with ordinality loop
-            perform pmpp._check_json_type(element, 'string', format('%s: %s[%s]', place, field, number));
-        end loop;
+        perform pmpp._check_json_type(e.value, 'string', format('%s: %s[%s]', place, field, e.n))
+           from jsonb_array_elements(item -> field) with ordinality e(value, n);
         return pmpp.jsonb_array_to_text_array(item -> field);
     end if;
     return null;
