@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
 from cluster import Cluster
+from helpers import PG_CONFIG, notices
 from psycopg.types.json import Jsonb
 
 LIMIT = "insert into pmpp.connection_limit values (%s, %s)"
@@ -140,20 +143,76 @@ def test_call_as_a_whole(db: psycopg.Connection, socket: str, here: str) -> None
     assert most(db, 1, broken, lost, {"connection": here}, unset, broken) == (6, 1)
 
 
-@pytest.mark.usefixtures("socket")
-def test_files_that_a_process_may_open(db: psycopg.Connection, here: str) -> None:
-    """A call opens no more connections than leave the server process files to work with."""
-    db.execute(
-        """
-        create function may_open(files int) returns void language plpython3u as $$
-        import resource
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-        $$
-        """
+@pytest.fixture(scope="module")
+def few_files() -> Iterator[psycopg.Connection]:
+    """A session on a server that lets a process open few files, and take few connections."""
+    settings = {"max_files_per_process": "130", "max_connections": "60"}
+    with (
+        Cluster(PG_CONFIG, settings=settings) as cluster,
+        psycopg.connect(cluster.superuser(), autocommit=True) as conn,
+    ):
+        conn.execute("create extension pmpp cascade; create extension dblink")
+        conn.execute(MEET)
+        yield conn
+
+
+def test_files_of_the_process(few_files: psycopg.Connection) -> None:
+    """A call has no more connections than PostgreSQL lets the process have, and a warning says so."""
+    got = notices(few_files)
+    here = f"host={few_files.info.host} port={few_files.info.port} user=postgres dbname=postgres"
+    many = {"connection": here, "num_workers": 50, "queries": ["select meet(20)"] * 60}
+    assert most(few_files, 20, many)[0] == 60
+    ((severity, message, _, hint),) = got
+    found = re.fullmatch(r"the call goes on with (\d+) connections", str(message))
+    assert (severity, bool(found)) == ("WARNING", True)
+    assert "max_files_per_process" in str(hint)
+    limit = int(found[1]) if found else 0
+    assert 20 <= limit <= 130 // 3
+    many["queries"] = [f"select meet({limit})"] * 60
+    assert most(few_files, limit, many) == (60, limit)
+    # Those of dblink count too, and those of a call that has ended do not.
+    for number in range(limit):
+        few_files.execute("select dblink_connect(%s, %s)", [f"c{number}", here])
+    for call in (
+        "pmpp.distribute(null::int, %s, array['select 1'])",
+        "dblink(%s, '') as t (n int)",
+    ):
+        with pytest.raises(psycopg.Error) as raised:
+            few_files.execute(f"select * from {call}", [here])
+        assert raised.value.sqlstate in ("53300", "08001")
+        if "pmpp" in call:
+            assert "max_files_per_process" in str(raised.value.diag.message_hint)
+    few_files.execute("select dblink_disconnect(c) from unnest(dblink_get_connections()) c")
+    assert most(few_files, limit, many) == (60, limit)
+
+
+def test_more_items_than_the_server_takes(few_files: psycopg.Connection) -> None:
+    """Where a server has no connection left, the hint names the settings that help."""
+    here = f"host={few_files.info.host} port={few_files.info.port} user=postgres dbname=postgres"
+    waiting, manifest = (
+        Jsonb([{"connection": here, "query": query}] * 30)
+        for query in ("select meet(31)", "select 1")
     )
-    db.execute("select may_open(240)")
-    many = {"connection": here, "num_workers": 100, "queries": ["select meet(80)"] * 100}
-    assert most(db, 80, many) == (100, 80)
+    few_files.execute("select setval('arrivals', 1, false)")
+    call = "select count(*) from pmpp.distribute(null::int, %s)"
+    with few_slots(few_files):
+        with pytest.raises(psycopg.errors.SqlclientUnableToEstablishSqlconnection) as raised:
+            few_files.execute(call, [waiting])
+        for setting in ("pmpp.max_workers", "pmpp.connect_retries"):
+            assert setting in str(raised.value.diag.message_hint)
+        few_files.execute("set pmpp.max_workers = 5")
+        assert few_files.execute(call, [manifest]).fetchall() == [(30,)]
+        few_files.execute("reset pmpp.max_workers; set pmpp.connect_retries = 20")
+        assert few_files.execute(call, [manifest]).fetchall() == [(30,)]
+
+
+@contextmanager
+def few_slots(conn: psycopg.Connection) -> Iterator[None]:
+    """Leave ten connections of the server."""
+    with ExitStack() as stack:
+        for _ in range(49):
+            stack.enter_context(psycopg.connect(conn.info.dsn))
+        yield
 
 
 def test_who_may_write_it(

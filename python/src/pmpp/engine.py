@@ -21,17 +21,24 @@ from .crew import Crew
 from .deadlock import Deadlocks, Worker
 from .diagnostics import Notice
 from .errors import ConnectError, PmppError, lines
+from .files import UNCOUNTED, Files
 from .interrupts import Interrupts
 from .link import ChunkRows
 from .loop import HIGH_WATER, Loop
 from .manifest import Item
-from .places import Limits, Places
+from .places import MORE_FILES, Limits, Places
 from .progress import Progress
 from .rows import Part
 from .session import ANYTHING, Session, Wanted
 from .settings import Settings
 from .waiting import Steps
 from .workqueue import Task, WorkQueue, may_write
+
+# libpq does not tell the SQLSTATE of a server that has refused a connection.
+_FEWER_CONNECTIONS = (
+    "If the remote server takes no more connections, set pmpp.max_workers to open fewer at a time, "
+    "or pmpp.connect_retries to try again."
+)
 
 
 class Delivery(NamedTuple):
@@ -62,6 +69,7 @@ class Engine:
             continue; a query that it raises a PmppError for has failed.
         wanted: which results are of use.
         deadlocks: finds workers that wait for the caller, if it has a server process.
+        files: counts the connections of all calls of the process.
 
     Attributes:
         queue: the queries, and what became of them.
@@ -78,6 +86,7 @@ class Engine:
         check: Callable[[Delivery], None] = lambda _: None,
         wanted: Wanted = ANYTHING,
         deadlocks: Deadlocks | None = None,
+        files: Files = UNCOUNTED,
     ) -> None:
         interrupts = Interrupts(check_interrupts)
         pairs = zip(items, targets, strict=True)
@@ -86,7 +95,7 @@ class Engine:
         self.queue = WorkQueue(items, labels, interrupts)
         self._settings = settings
         self._continues = settings.on_error == "continue"
-        self._places = Places(limits, settings.max_workers, by_item)
+        self._places = Places(limits, settings.max_workers, by_item, files)
         self._crews = [Crew(item, by_item[item.number]) for item in interrupts.over(items)]
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice
@@ -97,6 +106,7 @@ class Engine:
         self._progress = Progress(self.queue, settings.progress)
         self._notices: deque[Notice] = deque()
         self._delivered: deque[Delivery] = deque()
+        self._lacked_files = False
         self._closing = 0  # connections whose last query is done
         self._undelivered = 0  # bytes of what has been received and not been taken
 
@@ -184,6 +194,12 @@ class Engine:
         candidates = [crew for crew in self._crews if crew.wanted]
         while candidates:
             candidates = [crew for crew in candidates if self._open(crew) and crew.wanted]
+        if self._places.lacks_files and not self._lacked_files:
+            self._lacked_files = True
+            message = f"the call goes on with {self._places.taken} connections"
+            detail = "The server process can have no more open."
+            hint = f"Set num_workers. {MORE_FILES}"
+            self._notices.append(Notice("WARNING", message, detail, hint))
 
     def _open(self, crew: Crew) -> bool:
         """Start a connection of an item; return False if it has no use or no place for one."""
@@ -216,6 +232,9 @@ class Engine:
                 yield from self._set_up(crew, session)
             crew.connected += 1
         except PmppError as ex:
+            labels = [other.label for other in self._loop.sessions()]
+            if isinstance(ex, ConnectError) and labels.count(session.label) > 1:
+                ex.hint = ex.hint or _FEWER_CONNECTIONS
             if not (self._continues or isinstance(ex, ConnectError)):
                 self.queue.fail_waiting(crew.item, ex)
                 raise

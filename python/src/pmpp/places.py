@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 from itertools import zip_longest
 from typing import NamedTuple
@@ -10,11 +9,11 @@ from typing import NamedTuple
 from . import errors
 from .conninfo import Target
 from .errors import PmppError
+from .files import UNCOUNTED, Files
 
 EVERYWHERE = "*"
 DEFAULT_HOST = ""  # where a connection string without a host leads
-
-_open_in_process = 0
+MORE_FILES = "Raise max_files_per_process, and the limit of open files (ulimit -n) of the server."
 
 
 class Limits(NamedTuple):
@@ -34,22 +33,30 @@ class Limits(NamedTuple):
 class Places:
     """The places for connections of a call, each taken by one while it is open.
 
-    All calls of the process together have as many as a third of the files that it may open, as
-    with dblink: a server that can open no more may not even be able to write its log.
-
     Args:
         limits: those of the servers and hosts.
         total: the most connections of the call, or None.
         targets: where the connections of each item lead, by its number.
+        files: counts the connections of all calls of the process.
+
+    Attributes:
+        taken: how many there are.
+        lacks_files: True if the process could not have another one.
 
     Raises:
         PmppError: if nobody may connect to one of the targets.
     """
 
-    def __init__(self, limits: Limits, total: int | None, targets: Mapping[int, Target]) -> None:
-        # less than 0 if there is no limit
-        self._most_in_process = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3
-        self._taken = 0
+    def __init__(
+        self,
+        limits: Limits,
+        total: int | None,
+        targets: Mapping[int, Target],
+        files: Files = UNCOUNTED,
+    ) -> None:
+        self._files = files
+        self.taken = 0
+        self.lacks_files = False
         self._free: dict[tuple[str, ...], int] = {}
         self._bounds: dict[int, list[tuple[str, ...]]] = {}
         for number, target in targets.items():
@@ -74,31 +81,33 @@ class Places:
         """
         if any(self._free[bound] <= 0 for bound in self._bounds[item]):
             return False
-        if 0 <= self._most_in_process <= _open_in_process:
-            if self._taken:
+        if not self._files.acquire():
+            if self.taken:
+                self.lacks_files = True
                 return False
             raise PmppError(
                 "this session has too many connections open",
                 sqlstate=errors.TOO_MANY_CONNECTIONS,
-                hint="Close the cursors of other calls first.",
+                detail="PostgreSQL counts those of pmpp, dblink and postgres_fdw together.",
+                hint="Close the cursors of other calls, and connections of dblink and "
+                f"postgres_fdw. {MORE_FILES}",
             )
         self._count(item, 1)
         return True
 
     def give_back(self, item: int) -> None:
         """Give back the place of a connection that was closed."""
+        self._files.release()
         self._count(item, -1)
 
     def close(self) -> None:
         """Give back all places."""
-        global _open_in_process
-        _open_in_process -= self._taken
-        self._taken = 0
+        for _ in range(self.taken):
+            self._files.release()
+        self.taken = 0
 
     def _count(self, item: int, number: int) -> None:
-        global _open_in_process
-        _open_in_process += number
-        self._taken += number
+        self.taken += number
         for bound in self._bounds[item]:
             self._free[bound] -= number
 

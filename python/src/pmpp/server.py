@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
-from . import errors, history, manifest, targets
+from . import errors, files, history, manifest, targets
 from .catalog import Catalog, Owner, local_error
 from .columns import Columns
 from .diagnostics import Notice
@@ -300,6 +300,7 @@ def _batches(
             columns.check if column_types is not None else lambda _: None,
             columns.wanted(),
             catalog.deadlocks(caller.pid),
+            files.of_server(),
         )
         call.queue = engine.queue
         _last_run = _Run(call.owner, engine.queue)
