@@ -127,6 +127,10 @@ STRINGS = [
     ("member", "{net} user=member password={password}", "member", True),
     ("member", "{net} user=plain password={password}", "plain", True),
     ("member", "{net} password={password}", "member", True),  # dblink: as the system's user
+    # An empty user is to dblink the system's user.
+    ("member", "{net} user='' password={password}", "member", True),
+    ("member", "{uri}", "member", True),
+    ("postgres", "{net} user=''", "postgres", True),
     ("member", "{net} user=member password=wrong", "08001", False),
     # what lies about in the server's environment is not for members
     ("member", "{net} user=member", "2F003", False),
@@ -203,6 +207,7 @@ def test_strings(
     values = {
         "net": f"host=127.0.0.1 port={tempting.port} dbname=postgres",
         "socket": f"host={tempting.host} port={tempting.port} dbname=postgres",
+        "uri": f"postgresql://:{PASSWORD}@127.0.0.1:{tempting.port}/postgres?user=",
         "password": PASSWORD,
         "passfile": "/tmp/pgpass",
         "cert": "/tmp/client.crt",

@@ -70,7 +70,7 @@ def test_locks(db: psycopg.Connection, here: str, holding: str, query: str) -> N
     assert detail.endswith(
         f"blocked by process {db.info.backend_pid}, the session that made the call."
     )
-    assert "Commit before the call" in str(raised.value.diag.message_hint)
+    assert "Release the lock before the call" in str(raised.value.diag.message_hint)
     db.execute("rollback")
     assert db.execute(STATUS).fetchall() == [(query, "failed", "40P01")]
 

@@ -352,9 +352,9 @@ def _deadlock(statement: object, sentence: str) -> PmppError:
         "deadlock detected: a query waits for the session that made the call",
         sqlstate=errors.DEADLOCK_DETECTED,
         detail=f"{diagnostics.sentence(statement)}\n{sentence}",
-        hint="The session that made the call keeps its locks until its transaction ends, and waits "
-        "for the query. Commit before the call, or run the query without pmpp. CONCURRENTLY waits "
-        "for every older transaction of its database: make the call from another database.",
+        hint="Release the lock before the call, with COMMIT for example, or run the query without "
+        "pmpp. A command with CONCURRENTLY, or for a whole database, may wait for the statement "
+        "that makes the call: make it from another database.",
     )
 
 
