@@ -64,11 +64,15 @@ select pmpp.by_ctid(null, '{chunk}');
 select pmpp.by_ctid('cut.blocks', null);
 select pmpp.by_ctid('cut.blocks', 'select 1');
 select pmpp.by_ctid('cut.blocks', '{chunk}', 0);
+select pmpp.by_ctid('cut.blocks', 'select 1 where {chunk:}');
 select pmpp.by_ctid('cut.sales', '{chunk}');
 select pmpp.by_ctid('cut.far', '{chunk}');
 select pmpp.by_ctid('t', '{chunk}');
 \set VERBOSITY default
 select pmpp.by_ctid('cut.v', '{chunk}');
 select pmpp.by_partition('cut.p', 'select 1');
+\set SHOW_CONTEXT never
+select pmpp.by_ctid('cut.blocks', 'select 1');
+select pmpp.by_ctid('cut.blocks', 'select 1 from cut.b "Weird One" where {chunk:Weird One}');
 set client_min_messages = warning;
 drop schema cut cascade;

@@ -23,6 +23,15 @@ TRUST = "host all all 127.0.0.1/32 trust"
 # The password of every role that tests create; it must never show.
 PASSWORD = "s3cret-Passw0rd"
 
+# Stands for Citus: its name among the extensions, and its table of the tables that it has spread.
+CITUS = """
+    set allow_system_table_mods = on;
+    create table pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod "char");
+    grant select on pg_catalog.pg_dist_partition to public;
+    insert into pg_extension
+    select 99999, 'citus', extowner, extnamespace, false, '12.1-1' from pg_extension where extname = 'pmpp'
+"""
+
 
 def open_terminal() -> tuple[int, int]:
     """Return both ends of a new terminal; say what is missing where none can be made."""

@@ -35,7 +35,12 @@ begin
     end if;
     select * into root from pg_class where oid = relation;
     if not found then
-        raise undefined_table using message = format('relation with OID %s does not exist', relation::oid);
+        -- Citus hides its shards from pg_class, but not from the names that regclass takes.
+        raise undefined_table using
+            message = format('relation with OID %s does not exist', relation::oid),
+            hint = case when exists (select from pg_extension where extname = 'citus')
+                then 'If it is a shard, have Citus show it: SET citus.show_shards_for_app_name_prefixes TO ''*''.'
+                else 'Give the name of a table of this database.' end;
     elsif root.relkind <> all (kinds) then
         raise wrong_object_type using
             message = format('%s cannot be cut in this way', relation),

@@ -38,11 +38,36 @@ comment on function pmpp._order_operators(oid) is
 revoke all on function pmpp._order_operators(oid) from public;
 grant execute on function pmpp._order_operators(oid) to pmpp;
 
+-- How many blocks a table, its partitions and its children have. Citus keeps the blocks of its tables in
+-- shards on other servers.
+create function pmpp._tree_blocks(root oid) returns bigint
+language plpgsql volatile parallel unsafe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    size constant text := 'select sum(%s) / current_setting(''block_size'')::integer from pmpp._relation_tree($1) t';
+    blocks bigint;
+begin
+    execute format(size, case when exists (select from pg_extension where extname = 'citus') then
+        'case when has_table_privilege(t.oid, ''select'')
+                   and exists (select from pg_catalog.pg_dist_partition p where p.logicalrelid = t.oid)
+              then pg_catalog.citus_relation_size(t.oid) else pg_relation_size(t.oid) end'
+        else 'pg_relation_size(t.oid)' end)
+       into blocks using root;
+    return blocks;
+end
+$$;
+comment on function pmpp._tree_blocks(oid) is
+    'internal: how many blocks a table has, with its partitions and children';
+revoke all on function pmpp._tree_blocks(oid) from public;
+grant execute on function pmpp._tree_blocks(oid) to pmpp;
+
 -- A query for what is known of a column's values: rows of a value, the weight of the rows between
 -- the value before it and it, and the weight of its own rows. It comes from the planner's
--- statistics; without them, or if they have too few values for so many chunks, it reads the column,
--- of about a thousand blocks if there are more. Foreign partitions, of which PostgreSQL takes no
--- sample, are then read whole, and their rows weigh less. It will be run under any search_path.
+-- statistics; without them, or if they have too few values for so many chunks, from a sample of the
+-- rows: those of about a thousand blocks, and never more than to sort in a moment. PostgreSQL cannot
+-- choose blocks of views and foreign tables, and reads them whole to choose rows. It will be run under
+-- any search_path.
 create function pmpp._key_weights(root pg_class, key name, type text, chunks integer) returns text
 language plpgsql volatile parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
@@ -52,6 +77,7 @@ declare
     weights text;
     blocks bigint;
     foreign_tables oid[];
+    sample text := '';
 begin
     with known as (
         select null_frac as nulls,
@@ -79,18 +105,20 @@ begin
     if weights is not null then
         return weights;
     end if;
-    select sum(pg_relation_size(t.oid)) / current_setting('block_size')::integer,
-           array_agg(t.oid) filter (where t.relkind = 'f')
-      into blocks, foreign_tables
-      from pmpp._relation_tree(root.oid) t;
+    blocks := pmpp._tree_blocks(root.oid);
     if blocks > 1000 and root.relkind in ('r', 'm', 'p') then
-        return format(
-            'select %1$I, 0::pg_catalog.float8, '
-            'case when tableoid operator(pg_catalog.=) any (%2$L::pg_catalog.oid[]) then %3$s else 1 end::pg_catalog.float8 '
-            'from %4$I.%5$I tablesample system (%6$s) repeatable (0)',
-            key, coalesce(foreign_tables, '{}'), 1000.0 / blocks, schema, root.relname, 100000.0 / blocks);
+        foreign_tables := array(select t.oid from pmpp._relation_tree(root.oid) t where t.relkind = 'f');
+        sample := format('tablesample system (%s)', 100000.0 / blocks);
+        if foreign_tables <> '{}' then
+            sample := format(
+                '%s where tableoid operator(pg_catalog.<>) all (%L::pg_catalog.oid[]) or pg_catalog.random() operator(pg_catalog.<) %s',
+                sample, foreign_tables, 1000.0 / blocks);
+        end if;
     end if;
-    return format('select %I, 0::pg_catalog.float8, 1::pg_catalog.float8 from %I.%I', key, schema, root.relname);
+    return format(
+        'select %1$I, 0::pg_catalog.float8, 1::pg_catalog.float8 '
+        'from (select %1$I from %2$I.%3$I %4$s order by pg_catalog.random() limit %5$s) sample',
+        key, schema, root.relname, sample, greatest(30000, 30 * chunks::bigint));
 end
 $$;
 comment on function pmpp._key_weights(pg_class, name, text, integer) is
@@ -209,26 +237,30 @@ comment on function pmpp._key_edges(pg_class, name, text, text, integer) is
 revoke all on function pmpp._key_edges(pg_class, name, text, text, integer) from public;
 grant execute on function pmpp._key_edges(pg_class, name, text, text, integer) to pmpp;
 
-create function pmpp._key_conditions(operand text, null_test text, less text, not_less text, edges text[])
-returns text[]
+create function pmpp._key_conditions(null_test text, less text, not_less text, edges text[]) returns text[]
 language sql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
     select array(
         select case
-            when cardinality(edges) = 0 then 'true'
-            when i = 0 then format('(%1$s %2$s or %1$s %3$s %4$s)', operand, null_test, less, edges[1])
-            when i = cardinality(edges) then format('(%s %s %s)', operand, not_less, edges[i])
-            else format('(%1$s %2$s %3$s and %1$s %4$s %5$s)', operand, not_less, edges[i], less, edges[i + 1])
-            end
-          from generate_series(0, cardinality(edges)) i
+               when cardinality(e.edges) = 0 then 'true'
+               when i = 0 then format('(%%1$s %s or %%1$s %s %s)', null_test, e.less, e.edges[1])
+               when i = cardinality(e.edges) then format('(%%1$s %s %s)', e.not_less, e.edges[i])
+               else format('(%%1$s %s %s and %%1$s %s %s)', e.not_less, e.edges[i], e.less, e.edges[i + 1])
+               end
+          from (
+            select replace(less, '%', '%%') as less,
+                   replace(not_less, '%', '%%') as not_less,
+                   array(select replace(v, '%', '%%') from unnest(edges) with ordinality u(v, n) order by n) as edges
+          ) e,
+               generate_series(0, cardinality(e.edges)) i
          order by i
     )
 $$;
-comment on function pmpp._key_conditions(text, text, text, text, text[]) is
-    'internal: a condition for each range between two edges, and for what is below and above all';
-revoke all on function pmpp._key_conditions(text, text, text, text, text[]) from public;
-grant execute on function pmpp._key_conditions(text, text, text, text, text[]) to pmpp;
+comment on function pmpp._key_conditions(text, text, text, text[]) is
+    'internal: a condition for each range between two edges, and for what is below and above all, see _cut_chunks';
+revoke all on function pmpp._key_conditions(text, text, text, text[]) from public;
+grant execute on function pmpp._key_conditions(text, text, text, text[]) to pmpp;
 
 -- The settings make literals that every session reads as the same value. DateStyle keeps its order
 -- of day and month, which views may need.
@@ -244,11 +276,11 @@ declare
     col pg_catalog.record;
     edges pg_catalog.text[];
 begin
-    perform pmpp._cut(query, '{chunk}', '{}'); -- an error before a long read
+    perform pmpp._cut_chunks(query, '', '{}'); -- an error before a long read
     select * into col from pmpp._key_column(tbl, key);
     edges := pmpp._key_edges(root, key, col.type_name, col.collation_clause, pmpp._chunk_count(chunks));
-    return pmpp._cut(
-        query, '{chunk}', pmpp._key_conditions(col.operand, col.null_test, col.less, col.not_less, edges));
+    return pmpp._cut_chunks(
+        query, col.operand, pmpp._key_conditions(col.null_test, col.less, col.not_less, edges));
 end
 $$;
 comment on function pmpp.by_key(regclass, name, text, integer) is

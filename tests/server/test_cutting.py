@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from itertools import count
 from typing import Any
@@ -12,7 +13,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD
+from helpers import CITUS, PASSWORD
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -236,6 +237,85 @@ def test_inheritance(db: psycopg.Connection) -> None:
     check()
 
 
+# An alias as a query writes it, and how the placeholder names it.
+ALIASES = [
+    ("f", "f"),
+    ("F", "f"),
+    ('"Weird One"', '"Weird One"'),
+    ('"a""b.c:d"', '"a""b.c:d"'),
+    ("größe$1", "größe$1"),
+    ('"it\'s %1$s"', '"it\'s %1$s"'),
+]
+
+
+@pytest.mark.parametrize(("alias", "named"), ALIASES)
+def test_placeholder_with_alias(db: psycopg.Connection, alias: str, named: str) -> None:
+    """In a join the placeholder names the table that is cut, in all ways that SQL names it."""
+    db.execute(TYPES)
+    table = new_name()
+    db.execute(
+        f'create table {table} (id serial, "the Key" temper, word text, filler text)'.encode()
+    )
+    db.execute(
+        f'insert into {table} ("the Key", word, filler)'
+        " select (enum_range(null::mood))[i %% 4 + 1], (array[%s, %s, %s])[i %% 3 + 1], repeat('x', 1500)"
+        " from generate_series(1, 90) i".encode(),
+        ["{chunk:f}", "%1$s", "{chunk}"],
+    )
+    query = (
+        f"select {alias}.id from {table} other join {table} {alias} using (id) left join {table} l"
+        f" on l.id = {alias}.id + 3 where ({{chunk:{named}}} or {{chunk:{named}}}) and other.id > 0"
+    )
+    for function, arguments in (("by_ctid", ()), ("by_key", ("the Key",)), ("by_key", ("word",))):
+        queries = cut(db, function, table, *arguments, query, 3)
+        assert len(queries) == 3
+        assert_all_once(db, table, queries)
+
+
+def test_both_placeholders(db: psycopg.Connection) -> None:
+    """One query can have placeholders of both kinds, and of several aliases."""
+    db.execute("create table twin (id int); insert into twin select generate_series(1, 9)")
+    query = "select a.id from public.twin a join public.twin b using (id) where {chunk:a} and {chunk:b} and id in (select id from public.twin where {chunk}) and '{chunks' <> '{chunk :a}'"
+    assert_all_once(db, "public.twin", cut(db, "by_key", "twin", "id", query, 4))
+    assert cut(db, "by_ctid", "twin", "{chunk}{chunk:b}{chunk", 1) == [
+        "(ctid operator(pg_catalog.>=) '(0,0)')(b.ctid operator(pg_catalog.>=) '(0,0)'){chunk"
+    ]
+
+
+@pytest.mark.parametrize("tail", [":}", ": f}", ":f", ":f g}", ":f.g}", ":1}", ":$a}", ':"f}', ':""}', ':"f"g}', ":f{chunk}}"])  # fmt: skip
+def test_malformed_placeholder(db: psycopg.Connection, tail: str) -> None:
+    """A placeholder that names no alias is refused, also beside one that is right."""
+    db.execute("create table one (id int)")
+    query = f"select {{chunk}} and {{chunk{tail}"
+    for call in ("by_ctid('one', %s)", "by_key('one', 'id', %s)"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
+            db.execute(f"select pmpp.{call}".encode(), [query])
+        message = str(raised.value.diag.message_primary)
+        assert message.startswith("malformed placeholder: {chunk:")
+        assert raised.value.diag.message_hint
+
+
+def test_placeholder_under_any_collation(db: psycopg.Connection) -> None:
+    """The collation of the query does not matter."""
+    db.execute(TYPES)
+    db.execute("create table one (id int)")
+    query = "select pmpp.by_ctid('one', '{chunk:f} {CHUNK:f}' collate nocase)"
+    assert "{CHUNK:f}" in str(db.execute(query).fetchall())
+
+
+def test_long_queries(db: psycopg.Connection) -> None:
+    """Looking for placeholders takes time in proportion to the query, whatever is in it."""
+    db.execute("create table one (id int); set statement_timeout = '5s'")
+    for part in ("{chunk", '{chunk:"', "{chunk:a", "{chunk}", "{chunk:", '""', "{chunk:é"):
+        for query in (
+            part * 40000,
+            "{chunk:" + part * 40000,
+            '{chunk:"' + part * 40000 + "{chunk}",
+        ):
+            with suppress(psycopg.errors.InvalidParameterValue):
+                db.execute("select pmpp.by_ctid('one', %s, 1)", [query])
+
+
 def test_large_table_without_statistics(db: psycopg.Connection) -> None:
     """A sample of the blocks is enough to cut a large table about evenly."""
     db.execute("create table large (id int, filler text) partition by hash (id)")
@@ -267,7 +347,55 @@ def test_foreign_partition_without_statistics(db: psycopg.Connection, cluster: C
     db.execute("insert into mixed2 select i, repeat('x', 700) from generate_series(2501, 7500) i")
     queries = cut(db, "by_key", "mixed", "id", "select id from public.mixed where {chunk}", 4)
     assert_all_once(db, "public.mixed", queries)
-    assert all(1500 < len(db.execute(query.encode()).fetchall()) < 2300 for query in queries)
+    assert all(1250 < len(db.execute(query.encode()).fetchall()) < 2500 for query in queries)
+
+
+def test_sample_of_a_foreign_table(db: psycopg.Connection, cluster: Cluster) -> None:
+    """More rows than by_key sorts, nulls and values outside of the sample among them, are there once."""
+    db.execute("create extension postgres_fdw; create table away (id int, k int)")
+    db.execute("insert into away select i, nullif(i, 77) from generate_series(1, 50000) i")
+    db.execute(
+        "create server loopback foreign data wrapper postgres_fdw"
+        f" options (host '{cluster.host}', port '{cluster.port}', dbname '{db.info.dbname}')".encode()
+    )
+    db.execute("create user mapping for current_user server loopback")
+    db.execute("create foreign table far (id int, k int) server loopback"
+               " options (table_name 'away', fetch_size '10000')")  # fmt: skip
+    db.execute("create view seen as select * from far")
+    for table in ("public.far", "public.seen"):
+        query = f"select id from {table} a where {{chunk:a}}"
+        queries = cut(db, "by_key", table, "k", query, 4)
+        db.execute("insert into away values (0, -99), (50001, 99999)")
+        assert_all_once(db, table, queries)
+        assert all(11500 < len(db.execute(query.encode()).fetchall()) < 13500 for query in queries)
+        db.execute("delete from away where k = -99 or k = 99999")
+
+
+def test_sample_of_a_table_of_citus(db: psycopg.Connection) -> None:
+    """Citus tells how large a table is that is empty here, and a sample of its blocks is read."""
+    db.execute(CITUS)
+    db.execute(
+        "create function pg_catalog.citus_relation_size(regclass) returns bigint language sql"
+        " as 'select 1000000000000000'"
+    )
+    db.execute("create table spread (id int); create table other (id int)")
+    for table in ("spread", "other"):
+        db.execute(f"insert into {table} select generate_series(1, 100)".encode())
+        assert len(cut(db, "by_key", table, "id", "{chunk}", 4)) == 4
+    db.execute("insert into pg_dist_partition values ('spread', 'h')")
+    # There are so many blocks that the sample has none of the one that is really there.
+    assert cut(db, "by_key", "spread", "id", "{chunk}", 4) == ["true"]
+    assert len(cut(db, "by_key", "other", "id", "{chunk}", 4)) == 4
+
+
+def test_shard_that_citus_hides(db: psycopg.Connection) -> None:
+    """What is not in pg_class may be a shard of Citus, and the hint says how to have it shown."""
+    for prepare, hint in (("select 1", "table of this database"), (CITUS, "show_shards")):
+        db.execute(prepare)
+        for call in ("by_ctid(1::oid, '{chunk}')", "by_key(1::oid, 'k', '{chunk}')"):
+            with pytest.raises(psycopg.errors.UndefinedTable) as raised:
+                db.execute(f"select pmpp.{call}".encode())
+            assert hint in str(raised.value.diag.message_hint)
 
 
 def test_more_chunks_than_statistics_know(db: psycopg.Connection) -> None:

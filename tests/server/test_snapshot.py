@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD
+from helpers import CITUS, PASSWORD
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -131,14 +131,6 @@ def test_standby(standby: Cluster, db: psycopg.Connection, here: str) -> None:
         assert conn.execute(WITH, [there, ["select 1", "select 2"], 2]).fetchall()
 
 
-# Stands for Citus: its name among the extensions, and its table of the tables that it has spread.
-CITUS = """
-    set allow_system_table_mods = on;
-    create table pg_catalog.pg_dist_partition (logicalrelid regclass, partmethod "char");
-    grant select on pg_catalog.pg_dist_partition to public;
-    insert into pg_extension
-    select 99999, 'citus', extowner, extnamespace, false, '12.1-1' from pg_extension where extname = 'pmpp'
-"""
 # What hides the names that same_snapshot() looks at, from the caller and from workers.
 HIDING = """
     create schema hiding;
