@@ -78,7 +78,7 @@ def scenarios(bench: Bench, *, quick: bool) -> list[Scenario]:
         *(_many_workers(bench, number) for number in (4, 16, 64, 200)),
         *(_many_queries(bench, number) for number in (10_000, 100_000)), _linear(bench),
         *(_bulk(bench, kind, four) for kind in ("narrow", "mixed") for four in (False, True)),
-        _first_call(bench), _num_cpus(bench), _cancel(bench),
+        _large_value(bench), _first_call(bench), _num_cpus(bench), _cancel(bench),
         Scenario(f"{shards.SHARDS} shards, a class in the client", shards.contenders(bench), 1.0),
         Scenario("second `make`", {"pmpp": building.second_make, "limit: 1 s": peers.constant(1.0)}, 1.0),
     ]  # fmt: skip
@@ -194,6 +194,14 @@ def _bulk(bench: Bench, kind: str, four: bool) -> Scenario:
     contenders[f"COPY to {len(views)} file{plural}"] = peers.copy(bench, *views)
     name = f"{bench.rows:,} rows x {columns} columns, {workers}"
     return Scenario(name, contenders, 1.6, memory=True)
+
+
+def _large_value(bench: Bench) -> Scenario:
+    size = 100 * 1024 * 1024
+    work = Work(f"array[$$select repeat('x', {size})$$]", "text", "t text", 1)
+    return Scenario("one value of 100 MB", {
+        "pmpp": peers.pmpp(bench, work, 1),
+        "dblink, one connection": peers.dblink_each(bench, work)}, 1.6, memory=True, rounds=3)  # fmt: skip
 
 
 def _first_call(bench: Bench) -> Scenario:

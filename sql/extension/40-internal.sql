@@ -194,6 +194,8 @@ grant execute on function pmpp._raise(pmpp._error) to pmpp;
 -- applied by the type's own function, told that this is not an explicit cast, which would cut off
 -- what is too long. That cannot be done for an array with a modifier, nor for elements that are
 -- separated by something else than commas (box): unnested is null then.
+-- A batch of one row has an element more than there are columns. Its values of some types, which may
+-- be large, are not in an array literal: text, varchar, json, bytea and jsonb, SINGLE_TYPES in rows.py.
 create function pmpp._columns_of(row_type oid, relation oid, is_tagged boolean)
 returns table (n bigint, name text, type oid, type_name text, unnested text, is_pseudo boolean)
 language sql stable parallel safe security invoker
@@ -205,13 +207,12 @@ as $$
                when t.typarray operator(pg_catalog.=) 0 or t.typdelim operator(pg_catalog.<>) ',' then
                    null
                when c.typmod operator(pg_catalog.=) -1 then
-                   pg_catalog.format('pg_catalog.unnest(b[%s]::%s)', c.n, t.array_name)
+                   t.one_column
                else (
                    select pg_catalog.format(
                               case when f.pronargs operator(pg_catalog.=) 3 then '%s(%s, %s, false)::%s' else '%2$s::%4$s' end,
                               f.oid::pg_catalog.regproc,
-                              pg_catalog.format('pg_catalog.unnest(b[%s]::%s)', c.n, t.array_name),
-                              c.typmod, c.type_name)
+                              t.one_column, c.typmod, c.type_name)
                      from pg_catalog.pg_cast k
                      join pg_catalog.pg_proc f on f.oid operator(pg_catalog.=) k.castfunc
                     where k.castsource operator(pg_catalog.=) c.type
@@ -220,7 +221,7 @@ as $$
            end,
            t.typtype operator(pg_catalog.=) 'p'
       from (
-          select pg_catalog.row_number() over (order by place), column_name,
+          select pg_catalog.row_number() over (order by place), pg_catalog.count(*) over (), column_name,
                  type, typmod, pg_catalog.format_type(type, typmod)
             from (
                 select attnum, attname::pg_catalog.text, atttypid, atttypmod
@@ -237,9 +238,14 @@ as $$
                     (-1, 'query_number', 'pg_catalog.int4', -1)) tag
                  where is_tagged
             ) a(place, column_name, type, typmod)
-      ) c(n, name, type, typmod, type_name)
+      ) c(n, count, name, type, typmod, type_name)
      cross join lateral (
-          select typtype, typarray, typdelim, pg_catalog.format_type(typarray, -1) as array_name
+          select typtype, typarray, typdelim,
+                 pg_catalog.format(
+                     case when oid operator(pg_catalog.=) any ('{25,1043,114,17,3802}'::pg_catalog.oid[])
+                          then 'pg_catalog.unnest(case when b[%4$s] is null then b[%1$s]::%2$s else array[b[%1$s]::%3$s] end)'
+                          else 'pg_catalog.unnest(b[%1$s]::%2$s)' end,
+                     c.n, pg_catalog.format_type(typarray, -1), pg_catalog.format_type(oid, -1), c.count operator(pg_catalog.+) 1) as one_column
             from pg_catalog.pg_type
            where oid operator(pg_catalog.=) c.type
           offset 0

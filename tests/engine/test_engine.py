@@ -51,6 +51,7 @@ def rows(deliveries: Iterator[Delivery]) -> list[str]:
         for delivery in deliveries
         for batch in Reader(delivery.encoding).batches(delivery.part, as_rows)
         for row in batch
+        if row is not None
     ]
 
 

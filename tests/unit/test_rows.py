@@ -47,6 +47,12 @@ def test_nul(write: Write) -> None:
         write([("a", None), ("b\0c", "d")])
 
 
+def test_nul_in_a_single_row() -> None:
+    """Also where a value is handed over as it is."""
+    with pytest.raises(PmppError, match="a value contains a NUL character"):
+        as_columns([("b\0c",)], [25])
+
+
 @pytest.mark.parametrize("mark", ["\x1c", "\x1d", "\x1e", "x"])
 def test_as_rows(mark: str) -> None:
     """However a batch is written, it is what each of its rows is by itself."""
@@ -67,9 +73,14 @@ def test_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert as_columns(some) == [['{"1","2","3"}', '{"a",NULL,"' + "c" * 100 + '"}']]
     monkeypatch.setattr(rows, "MOST_CHARACTERS", 50)
     assert as_columns(some) == [
-        ['{"1"}', '{"a"}'],
-        ['{"2"}', "{NULL}"],
-        ['{"3"}', '{"' + "c" * 100 + '"}'],
+        ['{"1"}', '{"a"}', ""],
+        ['{"2"}', "{NULL}", ""],
+        ['{"3"}', '{"' + "c" * 100 + '"}', ""],
+    ]
+    assert as_columns(some, [23, 25]) == [
+        ['{"1"}', "a", ""],
+        ['{"2"}', None, ""],
+        ['{"3"}', "c" * 100, ""],
     ]
 
 

@@ -4,7 +4,8 @@ There are two ways to write a batch. In both, PostgreSQL calls the input functio
 
 `as_columns` writes an array literal for each column, such as {"1","2"}, which a statement casts
 to an array of the column's type and unnests. Neither Python nor PL/Python does anything row by
-row in it.
+row in it. A batch of a single row has the values themselves for the types of SINGLE_TYPES: of a
+large value each copy counts.
 
 `as_rows` writes a composite literal for each row, such as ("1","a b",), for rows whose types are
 not known beforehand or cannot be unnested. It takes twice as long.
@@ -18,6 +19,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
+from itertools import zip_longest
 from math import inf
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -30,7 +32,7 @@ from . import errors
 from .errors import PmppError
 
 Values = Sequence[str | None]
-Batch = list[str]
+Batch = list[str | None]
 Write = Callable[[Sequence[Values]], list[Batch]]
 ColumnCast = Callable[[Values], Values]
 
@@ -87,7 +89,7 @@ class Reader:
         """Yield rows, a batch at a time.
 
         Args:
-            part: rows, in text or in binary format.
+            part: rows, in text or in binary format. Its chunks are empty afterwards.
             write: how to write the rows: `as_rows`, `as_columns`, or what leads to one of them.
             casts: for some columns, by their index from 0, what converts a batch of their values.
 
@@ -98,7 +100,9 @@ class Reader:
         """
         _check_formats(part.result)
         for rows in self._loaded(part):
-            yield from write(_cast(rows, casts) if casts else rows)
+            batches = write(_cast(rows, casts) if casts else rows)
+            rows.clear()  # Values may be large. PostgreSQL needs memory to convert them.
+            yield from batches
 
     def _loaded(self, part: Part) -> Iterator[list[Values]]:
         """Yield the values of BATCH_ROWS rows at a time, of fewer if they are large."""
@@ -110,13 +114,15 @@ class Reader:
             count = chunk.ntuples
             for start in range(0, count, most):
                 rows += load_rows(start, min(start + most, count), tuple)
+                if start + most >= count:
+                    chunk.clear()
                 if len(rows) >= most:
                     yield rows
                     rows = []
-        if rows:
-            yield rows
         # The transformer must not keep the chunk while the next one is received.
         set_pgresult(None)
+        if rows:
+            yield rows
 
 
 class _Context:
@@ -159,13 +165,32 @@ def unreadable(ex: PmppError | UnicodeDecodeError, where: object) -> PmppError:
     return ex
 
 
-def as_columns(rows: Sequence[Values]) -> list[Batch]:
-    """Write rows as one array literal for each column; in several batches if they are long."""
-    batch = [array_literal(column) for column in zip(*rows, strict=True)]
-    if len(rows) == 1 or sum(map(len, batch)) <= MOST_CHARACTERS:
+def as_columns(rows: Sequence[Values], types: Sequence[int] = ()) -> list[Batch]:
+    """Write rows as one array literal for each column; in several batches if they are long.
+
+    Args:
+        rows: one or more.
+        types: the oids of the types of the columns.
+    """
+    if len(rows) == 1:
+        return [_single(rows[0], types)]
+    batch: Batch = [array_literal(column) for column in zip(*rows, strict=True)]
+    if sum(len(literal or "") for literal in batch) <= MOST_CHARACTERS:
         return [batch]
     half = len(rows) // 2
-    return as_columns(rows[:half]) + as_columns(rows[half:])
+    return as_columns(rows[:half], types) + as_columns(rows[half:], types)
+
+
+def _single(row: Values, types: Sequence[int]) -> Batch:
+    """Write one row, with values as they are where that can be; the last element says so."""
+    batch: Batch = []
+    for value, oid in zip_longest(row, types[: len(row)]):
+        if oid in SINGLE_TYPES:
+            _refuse_nul(value or "")
+            batch.append(value)
+        else:
+            batch.append(array_literal([value]))
+    return [*batch, ""]
 
 
 def as_rows(rows: Sequence[Values]) -> list[Batch]:
@@ -185,7 +210,7 @@ def as_rows(rows: Sequence[Values]) -> list[Batch]:
     if (text.count(NEXT_VALUE), text.count(NEXT_ROW), text.count(NULL)) != marks:
         return [[composite_literal(row) for row in rows]]
     text = _escape(text).replace(NEXT_VALUE, '","').replace(NEXT_ROW, f'"){NEXT_ROW}("')
-    return [f'("{text}")'.replace(f'"{NULL}"', "").split(NEXT_ROW)]
+    return [[*f'("{text}")'.replace(f'"{NULL}"', "").split(NEXT_ROW)]]
 
 
 def array_literal(values: Values) -> str:
@@ -205,7 +230,8 @@ def array_literal(values: Values) -> str:
     if needs_escape:
         literal = '{"' + _escape(NEXT_VALUE.join(marked)).replace(NEXT_VALUE, '","') + '"}'
     else:  # most columns: a third of the time
-        literal = '{"' + '","'.join(marked) + '"}'
+        joined = '","'.join(marked)
+        literal = f'{{"{joined}"}}'  # one copy, where + makes two
     return literal.replace(f'"{NULL}"', "NULL") if nulls else literal
 
 
@@ -271,6 +297,11 @@ def _integer(layout: str) -> Callable[[bytes], str]:
 def _text(data: bytes) -> bytes:
     return data
 
+
+# Types whose values as_columns hands over as they are if a batch has one row: text, character
+# varying, json, bytea, jsonb. PostgreSQL converts text to these by their input functions, as in an
+# array literal. _columns_of() in SQL has the same ones.
+SINGLE_TYPES = frozenset([25, 1043, 114, 17, 3802])
 
 # How values that came in binary are written: either as bytes of the connection's encoding or
 # as str. These types have the same oid on every server; all others are asked for in text.

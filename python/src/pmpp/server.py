@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +28,7 @@ from .workqueue import Task, WorkQueue
 # The settings under which PostgreSQL reads values, as in the SET clauses of the fronts.
 READING = {"intervalstyle": "sql_standard", "array_nulls": "on"}
 TEXTS = [25, 25]  # the types of a command and a tag
+TAG_TYPES = [23, 25, 23]  # of the columns that say where a row is from
 
 T = TypeVar("T")
 Batches = Iterator[tuple[Task, Batch]]
@@ -80,7 +82,7 @@ def hand_over(query_manifest: object) -> int:
     return key
 
 
-def rows(plpy: Any, query_manifest: object) -> Iterator[str]:
+def rows(plpy: Any, query_manifest: object) -> Iterator[str | None]:
     """Run a manifest.
 
     Args:
@@ -97,14 +99,14 @@ def rows(plpy: Any, query_manifest: object) -> Iterator[str]:
     return _rows(plpy, lambda: query_manifest, None)
 
 
-def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str]:
+def rows_of_json(plpy: Any, query_manifest: str) -> Iterator[str | None]:
     """Run a manifest in JSON, see `rows`."""
     return _rows(plpy, lambda: _read_json(plpy, query_manifest), None)
 
 
 def rows_for_front(
     plpy: Any, key: int, column_types: list[int], *, is_tagged: bool
-) -> Iterator[str]:
+) -> Iterator[str | None]:
     """Run a manifest for a front, see `rows`.
 
     Args:
@@ -123,7 +125,7 @@ def _rows(
     *,
     is_tagged: bool = False,
     only_tags: bool = False,
-) -> Iterator[str]:
+) -> Iterator[str | None]:
     call = _Call(has_front=column_types is not None)
     batches = _batches(plpy, call, source, column_types, as_rows, is_tagged, only_tags)
     try:
@@ -143,17 +145,19 @@ def columns(plpy: Any, key: int, column_types: list[int], *, is_tagged: bool) ->
         plpy, key, column_types, is_tagged: see `rows_for_front`.
 
     Returns:
-        Batches of rows, each an array literal for every column.
+        Batches of rows, see `as_columns`.
 
     Raises:
         plpy.Error: while they are fetched.
     """
     call = _Call(has_front=True)
-    batches = _batches(plpy, call, lambda: _take(key), column_types, as_columns, is_tagged)
+    types = [*TAG_TYPES, *column_types] if is_tagged else column_types
+    write = partial(as_columns, types=types)
+    batches = _batches(plpy, call, lambda: _take(key), column_types, write, is_tagged)
     return _Marked(call, batches)
 
 
-def tags(plpy: Any, key: int) -> Iterator[str]:
+def tags(plpy: Any, key: int) -> Iterator[str | None]:
     """Run a manifest for a front, throw its rows away, and return commands and tags."""
     return _rows(plpy, lambda: _take(key), TEXTS, only_tags=True)
 
@@ -329,7 +333,7 @@ def _run_ahead(batches: Batches, limit: int) -> Batches:
     size = 0
     for task, batch in batches:
         ahead.append((task, batch))
-        size += sum(map(len, batch))
+        size += sum(len(value or "") for value in batch)
         if size > limit:
             break
     return chain(_drain(ahead), batches)
@@ -371,7 +375,11 @@ class _Marked:
         self._under_conversion = False
         self._call.delivering, batch = next(self._batches)
         self._under_conversion = True
-        return batch
+        # The generators that made the batch refer to it until they go on. What they see must not
+        # keep large values in memory while PostgreSQL converts them.
+        own = batch.copy()
+        batch.clear()
+        return own
 
     def __del__(self) -> None:
         if self._under_conversion:
