@@ -74,9 +74,8 @@ class Cluster:
         settings: parameters of the server, besides SETTINGS.
         hba: lines to put before those of HBA.
         environment: variables of the server process, which has few of its own.
-        leads_to_itself: True if a connection string without host and port, used inside the
-            server, is to lead back to it.
-        network: the namespace of the network that the server is in, if not the machine's own.
+        entering: the command that enters the namespaces that the server is in, if they are not
+            the machine's own.
         directory: where the server is that runs already.
         port: its port.
     """
@@ -89,8 +88,7 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         *,
         bindir: Path | None = None,
-        leads_to_itself: bool = False,
-        network: str | None = None,
+        entering: Sequence[str] = (),
         directory: Path | None = None,
         port: int | None = None,
     ) -> None:
@@ -101,11 +99,10 @@ class Cluster:
         self.log = self.directory / "log"
         self._settings = {**SETTINGS, **(settings or {})}
         self._hba = [*hba, HBA]
-        self._network = network
+        self._entering = entering
         self._environment = {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
-            **(self.environment() if leads_to_itself else {}),
             **(environment or {}),
         }
 
@@ -188,7 +185,7 @@ class Cluster:
             conf.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = _as_server_user([str(self.bindir / program), *arguments], self._network)
+        command = _as_server_user([str(self.bindir / program), *arguments], self._entering)
         # not a pipe: the server would inherit it and keep it open
         with (self.directory / "output").open("w+") as file:
             done = subprocess.run(
@@ -259,18 +256,16 @@ def _stop() -> None:
     KEPT.unlink(missing_ok=True)
 
 
-def _as_server_user(command: list[str], network: str | None = None) -> list[str]:
+def _as_server_user(command: list[str], entering: Sequence[str] = ()) -> list[str]:
     """Return what runs a command as the user of the server, who as root is not the current one.
 
-    If a network namespace is named, it runs there, which only root can bring about.
+    Another command may enter namespaces before that, which only root can do.
     """
     is_root = os.getuid() == 0
-    if is_root or network:
+    if is_root or entering:
         user = SERVER_USER if is_root else getpass.getuser()
-        command = ["runuser", "-u", user, "--", *command]
-    if network:
-        command = ["nsenter", f"--net=/run/netns/{network}", *command]
-    return command if is_root or not network else ["sudo", *command]
+        command = [*entering, "runuser", "-u", user, "--", *command]
+    return command if is_root or not entering else ["sudo", *command]
 
 
 def _bindir(pg_config: str) -> Path:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from helpers import eventually, wait_until
-from pmpp.conninfo import Caller, from_string
+from pmpp.conninfo import Address, Caller, from_string
 from pmpp.diagnostics import Notice
 from pmpp.engine import Delivery, Engine
 from pmpp.errors import PmppError
@@ -23,7 +23,7 @@ from pmpp.rows import Reader, as_rows
 from pmpp.session import has_other_dates
 from pmpp.settings import Settings
 
-SUPERUSER = Caller("postgres", True, 42)
+SUPERUSER = Caller("postgres", True, 42, Address("/nowhere", "1"))
 SETTINGS = Settings()
 
 

@@ -14,7 +14,7 @@ MB = 1024 * 1024
 # Prints the peak of its memory before and after a call.
 SCRIPT = """
 import resource, sys
-from pmpp.conninfo import Caller, from_string
+from pmpp.conninfo import Address, Caller, from_string
 from pmpp.engine import Engine
 from pmpp.manifest import Item
 from pmpp.places import Limits
@@ -26,7 +26,7 @@ def peak():
 
 connection, query, queries, workers, rows = sys.argv[1:]
 item = Item(1, connection, [query] * int(queries), 1.0, int(workers), (), None)
-target = from_string("item 1", item.connection, Caller("postgres", True, 42))
+target = from_string("item 1", item.connection, Caller("postgres", True, 42, Address("/nowhere", "1")))
 engine = Engine([item], [target], Settings(), Limits(), lambda: None, print)
 peak()
 total = 0

@@ -26,12 +26,16 @@ USE = """
 """
 
 
+# The server's account has the name of the superuser, as elsewhere.
+SUPERUSER = {"PGUSER": "postgres"}
+
+
 @pytest.fixture(scope="module")
 def source(installation: Installation) -> Iterator[Cluster]:
-    """A server with a database shop that uses pmpp; 'dbname=shop' leads back to it."""
+    """A server with a database shop that uses pmpp."""
     installation.make("install")
     settings = {"wal_level": "logical"}
-    with Cluster(installation.pg_config, settings, leads_to_itself=True) as source:
+    with Cluster(installation.pg_config, settings, environment=SUPERUSER) as source:
         execute(source, "postgres", "create database shop")
         execute(source, "shop", USE)
         yield source
@@ -40,7 +44,7 @@ def source(installation: Installation) -> Iterator[Cluster]:
 @pytest.fixture
 def target(installation: Installation) -> Iterator[Cluster]:
     """Another server, which has never seen pmpp, with an empty database shop."""
-    with Cluster(installation.pg_config, leads_to_itself=True) as target:
+    with Cluster(installation.pg_config, environment=SUPERUSER) as target:
         execute(target, "postgres", "create database shop")
         yield target
 

@@ -99,7 +99,7 @@ def network() -> Iterator[Network]:
                     PG_CONFIG,
                     settings={"listen_addresses": address},
                     hba=[f"host all all {ADDRESSES[0]}/32 trust"],
-                    network=name,
+                    entering=["nsenter", f"--net=/run/netns/{name}"],
                 )
             )
             for name, address in zip(names, ADDRESSES, strict=True)

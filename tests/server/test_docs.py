@@ -23,8 +23,8 @@ EXAMPLE = re.compile(r"^```sql\n(.*?)^```\n(?:\n^```text\n(.*?)^```$)?", re.MULT
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Cluster]:
-    """A server on which 'dbname=shop' leads back to itself."""
-    with Cluster(PG_CONFIG, leads_to_itself=True) as cluster:
+    """A server whose account has the name of the superuser, as elsewhere."""
+    with Cluster(PG_CONFIG, environment={"PGUSER": "postgres"}) as cluster:
         psql(cluster, "postgres", "create database archive")
         yield cluster
 

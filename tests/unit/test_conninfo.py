@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from pmpp.conninfo import (
     NO_FILE,
     NO_KERBEROS,
     ORDINARY_KEYWORDS,
+    Address,
     Caller,
     ForeignServer,
     Target,
@@ -20,8 +22,9 @@ from pmpp.conninfo import (
 from pmpp.errors import PmppError
 from psycopg.pq import Conninfo
 
-SUPERUSER = Caller("admin", True, 42)
-USER = Caller("bob", False, 42)
+SERVER = Address("/run/postgresql", "5433")
+SUPERUSER = Caller("admin", True, 42, SERVER)
+USER = Caller("bob", False, 42, SERVER)
 FDW = ForeignServer(
     "shop",
     {"host": "db", "dbname": "shop", "fetch_size": "100"},
@@ -45,8 +48,9 @@ def test_parameters_of_a_superuser_are_taken_as_they_are() -> None:
         ("dbname=shop password=secret", "dbname=shop"),
         ("postgresql://me:secret@db:5433/shop", "host=db port=5433 dbname=shop"),
         ("host=a,b dbname=shop", "host=a,b dbname=shop"),
-        ("user=me password=secret", "the default host"),
-        ("host='x a=b'", "the default host"),
+        ("user=me password=secret", "this server"),
+        ("host='x a=b'", "a host"),
+        ("service=x dbname=shop", "service=x dbname=shop"),
         ("host=@db,::1,@socket port=5433", "port=5433"),
     ],
 )
@@ -191,8 +195,9 @@ def test_port_that_is_none() -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("dbname=shop", []),
+        ("dbname=shop", [SERVER.host]),
         ("host=a,b", ["a", "b"]),
+        ("host=,b", [SERVER.host, "b"]),
         ("hostaddr=1.2.3.4", ["1.2.3.4"]),
         ("host=a hostaddr=1.2.3.4", ["a", "1.2.3.4"]),
         ("postgresql://me:1%2Fsecret%40x@db/shop?application_name=a/b@c", ["db"]),
@@ -487,6 +492,88 @@ def test_long_text_is_read_in_linear_time(text: str, part: str) -> None:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("dbname=shop", ["/run/postgresql::5433"]),
+        ("dbname=shop host=", ["/run/postgresql::5433"]),
+        ("host='' hostaddr='' port=''", ["/run/postgresql::5433"]),
+        ("port=6000", ["/run/postgresql::6000"]),
+        ("options='-c a=b'", ["/run/postgresql::5433"]),
+        ("postgres:///shop", ["/run/postgresql::5433"]),
+        ("postgresql://", ["/run/postgresql::5433"]),
+        ("postgresql://me@:6000/shop", ["/run/postgresql::6000"]),
+        ("host=a", ["a::5432"]),
+        ("host=/tmp", ["/tmp::5432"]),
+        ("hostaddr=192.0.2.1", [":192.0.2.1:5432"]),
+        ("host=a hostaddr=192.0.2.1 port=7", ["a:192.0.2.1:7"]),
+        ("host=a,b port=1,2", ["a::1", "b::2"]),
+        ("host=a,b port=' 1 '", ["a::1", "b::1"]),
+        ("host=a,b port=,2", ["a::5432", "b::2"]),
+        ("host=,a", ["/run/postgresql::5433", "a::5432"]),
+        ("host=a, port=1,", ["a::1", "/run/postgresql::5433"]),
+        ("hostaddr=,192.0.2.1", ["/run/postgresql::5433", ":192.0.2.1:5432"]),
+        ("host=a,b hostaddr=,192.0.2.1", ["a::5432", "b:192.0.2.1:5432"]),
+    ],
+)
+def test_servers_to_try(monkeypatch: pytest.MonkeyPatch, text: str, servers: list[str]) -> None:
+    """Where no host is named it is the local server, whatever its environment says."""
+    for variable in ("PGHOST", "PGHOSTADDR", "PGPORT"):
+        monkeypatch.setenv(variable, "10.0.0.1")
+    params = from_string("item 1", text, SUPERUSER).params
+    entries = zip(*(params[k].split(",") for k in ("host", "hostaddr", "port")), strict=True)
+    assert [":".join(entry) for entry in entries] == servers
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("host=a,b port=1,2,3", "port must be a number, or one for each host"),
+        ("port=1,2", "port must be a number, or one for each host"),
+        ("hostaddr=::1,::1 port=1,2,3", "port must be a number, or one for each host"),
+        ("host=a,b hostaddr=::1", "host and hostaddr must have the same number of entries"),
+        ("host=a hostaddr=::1,::1", "host and hostaddr must have the same number of entries"),
+    ],
+)
+def test_numbers_that_differ(text: str, message: str) -> None:
+    """Each host has its address and its port."""
+    with pytest.raises(PmppError, match=f"^item 1: {message}$") as raised:
+        from_string("item 1", text, SUPERUSER)
+    assert raised.value.sqlstate == "22023"
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("service=both", ("db1", "", "6000")),
+        ("service=both host=db2", ("db2", "", "6000")),
+        ("service=both host=''", ("/run/postgresql", "", "6000")),
+        ("service=both port=7", ("db1", "", "7")),
+        ("service=neither", ("/run/postgresql", "", "5433")),
+        ("service=neither host=db2", ("db2", "", "5432")),
+        ("service=list", ("db1,db2", "192.0.2.1,192.0.2.2", "5432,5432")),
+        ("service=unknown", ("/run/postgresql", "", "5433")),
+        ("dbname=shop", ("/run/postgresql", "", "5433")),
+    ],
+)
+def test_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, servers: tuple[str, str, str]
+) -> None:
+    """The service that a connection names says where it leads, and not one of the environment."""
+    file = tmp_path / "services"
+    file.write_text(
+        "[both]\nhost=db1\nport=6000\n[neither]\ndbname=x\n"
+        "[list]\nhost=db1,db2\nhostaddr=192.0.2.1,192.0.2.2\ntarget_session_attrs=standby\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    if "service" not in text:
+        monkeypatch.setenv("PGSERVICE", "both")
+    params = from_string("item 1", text, SUPERUSER).params
+    assert (params["host"], params["hostaddr"], params["port"]) == servers
+    if text == "service=list":
+        assert params["target_session_attrs"] == "standby"
 
 
 @pytest.mark.parametrize("keyword", ["host", "hostaddr"])

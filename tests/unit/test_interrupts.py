@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pmpp import history, targets
-from pmpp.conninfo import Caller, Target
+from pmpp.conninfo import Address, Caller, Target
 from pmpp.engine import Engine
 from pmpp.errors import PmppError
 from pmpp.interrupts import EVERY, Interrupts
@@ -49,7 +49,7 @@ class Local:
 
 def resolve(given: list[Item], interrupts: Interrupts) -> None:
     local: Any = Local()
-    targets.resolve(None, local, Caller("admin", True, 42), given, interrupts)
+    targets.resolve(None, local, Caller("admin", True, 42, Address("/nowhere", "1")), given, interrupts)
 
 
 def queue_of(given: list[Item], interrupts: Interrupts) -> WorkQueue:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence, Set
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import errors, settings
-from .conninfo import Caller, ForeignServer
+from .conninfo import Address, Caller, ForeignServer
 from .deadlock import Deadlocks, Named, Waiting
 from .errors import PmppError
 from .places import Limits
 from .rows import ColumnCast, Values
 from .settings import HINTS, Settings
+
+_LOCK_FILE = Path("postmaster.pid")
+# At which address a server that listens at all of them is called.
+_TO_ITSELF = {"*": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 _CALLER = """
     select current_user::pg_catalog.text as name,
@@ -196,7 +201,7 @@ class Catalog:
     def caller(self) -> Caller:
         """Return who calls: the current user, not the one who logged in."""
         (row,) = self._select(_CALLER)
-        return Caller(row["name"], row["is_superuser"], row["pid"])
+        return Caller(row["name"], row["is_superuser"], row["pid"], local_address())
 
     def owner(self) -> Owner:
         """Return the current user as owner of what a call leaves in the session.
@@ -387,6 +392,16 @@ _lock = _random()
 
 def _lock_key(lock: int) -> list[tuple[str, object]]:
     return [("pg_catalog.int4", LOCK_CLASS), ("pg_catalog.int4", lock)]
+
+
+def local_address() -> Address:
+    """Return where the server of this process listens: its first socket, or else by TCP.
+
+    Ordinary users may not read unix_socket_directories, but the server writes its addresses into
+    a file of the data directory, which is the current directory of its processes.
+    """
+    *_, port, socket_directory, listen_address = _LOCK_FILE.read_text().split("\n")[:6]
+    return Address(socket_directory or _TO_ITSELF.get(listen_address, listen_address), port)
 
 
 def local_error(ex: Any) -> PmppError:

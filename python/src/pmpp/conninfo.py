@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from psycopg import OperationalError
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import Conninfo
+from psycopg.pq import Conninfo, PGconn
 
 from . import errors
 from .errors import PmppError
@@ -117,17 +117,34 @@ _USER_AND_PASSWORD = re.compile(r"(?:\w+://)?[^:@/=]*:[^@,]*@")
 # What PostgreSQL reads as one word of `options`.
 _OPTION = re.compile(r"(?:[^\\\s]|\\.?)+", re.ASCII | re.DOTALL)
 _PORT = re.compile(r"[\d,\s]*", re.ASCII)
+DEFAULT_PORT = "5432"  # libpq's, at another host than this server's
 
-# libpq tries one host after the other.
+# What pmpp itself reads, and not libpq.
+WHICH_SERVERS = ("host", "hostaddr", "port", "load_balance_hosts", "target_session_attrs")
+
+# pmpp tries one host after the other, as libpq does.
 MOST_HOSTS = 100
 
 
+class Address(NamedTuple):
+    """Where a server can be reached.
+
+    Attributes:
+        host: the directory of its socket, or a TCP address.
+        port: its port.
+    """
+
+    host: str
+    port: str
+
+
 class Caller(NamedTuple):
-    """Who asks: the current user, and the process id of the session."""
+    """Who asks: the current user, the process id of the session, and the address of its server."""
 
     name: str
     is_superuser: bool
     pid: int
+    server: Address
 
 
 class ForeignServer(NamedTuple):
@@ -155,7 +172,8 @@ class Target(NamedTuple):
     Attributes:
         label: how messages show the connection.
         names: what a limit on connections can call it: the foreign server, and the hosts.
-        params: the libpq parameters to connect with.
+        params: the libpq parameters to connect with. `host`, `hostaddr` and `port` have one entry
+            for each server to try, the first two not both empty.
         must_use_password: True if the connection is refused unless the remote asked
             for the password.
         settings: names and values of settings to set once the password has been checked.
@@ -329,10 +347,14 @@ def _check_values(where: str, params: Mapping[str, str]) -> None:
                 hint="In a connection string, parameters are separated by spaces.",
             )
     if not _PORT.fullmatch(params.get("port", "")):
-        raise PmppError(
-            f"{where}: port must be a number, or one for each host",
-            sqlstate=errors.INVALID_PARAMETER_VALUE,
-        )
+        raise _invalid_port(where)
+
+
+def _invalid_port(where: str) -> PmppError:
+    return PmppError(
+        f"{where}: port must be a number, or one for each host",
+        sqlstate=errors.INVALID_PARAMETER_VALUE,
+    )
 
 
 def _is_misread_uri(text: str) -> bool:
@@ -371,12 +393,16 @@ def _target(
     server: str | None = None,
     must_use_password: bool,
 ) -> Target:
-    full = {**DEFAULTS, "application_name": f"pmpp {caller.pid} {where}", **params}
+    application_name = f"pmpp {caller.pid} {where}"
+    full = {
+        **DEFAULTS, "application_name": application_name, **_of_service(params), **params,
+    }  # fmt: skip
     if not re.fullmatch(r"\s*-?\d{1,9}\s*", full["connect_timeout"], re.ASCII):
         raise PmppError(
             f"{where}: connect_timeout must be an integer, not {full['connect_timeout']}",
             sqlstate=errors.INVALID_PARAMETER_VALUE,
         )
+    full.update(_servers_to_try(where, full, caller.server))
     full["client_encoding"] = "UTF8"
     # An empty value is to libpq as none.
     if not (caller.is_superuser or full.get("user")):
@@ -395,9 +421,67 @@ def _target(
         full["sslkey"] = full.get("sslkey") or NO_FILE
         full.update(NO_KERBEROS)
         full["require_auth"] = _password_methods(where, full.get("require_auth", ""))
-    hosts = f"{full.get('host', '')},{full.get('hostaddr', '')}".split(",")
+    hosts = f"{full['host']},{full['hostaddr']}".split(",")
     names = [name for name in (server, *hosts) if name]
     return Target(label, names, full, must_use_password, settings)
+
+
+def _servers_to_try(where: str, params: Mapping[str, str], local: Address) -> dict[str, str]:
+    """Return `host`, `hostaddr` and `port`, with an entry for each server that may be tried.
+
+    Where no host is named it is the local server. So nothing is left to the environment variables
+    PGHOST, PGHOSTADDR and PGPORT of the local server.
+
+    Args:
+        where: which item they belong to, for messages.
+        params: the parameters that the connection has.
+        local: the local server.
+
+    Raises:
+        PmppError: if the numbers of hosts, addresses and ports differ.
+    """
+    names, addresses, ports = (
+        params[keyword].split(",") if params.get(keyword) else []
+        for keyword in ("host", "hostaddr", "port")
+    )
+    count = len(addresses or names) or 1
+    if len(names) not in (0, count):
+        raise PmppError(
+            f"{where}: host and hostaddr must have the same number of entries",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+        )
+    if len(ports) not in (0, 1, count):
+        raise _invalid_port(where)
+    servers: dict[str, list[str]] = {"host": [], "hostaddr": [], "port": []}
+    for name, address, port in zip(
+        names or [""] * count,
+        addresses or [""] * count,
+        ports * count if len(ports) == 1 else ports or [""] * count,
+        strict=True,
+    ):
+        is_local = not (name or address)
+        servers["host"].append(local.host if is_local else name)
+        servers["hostaddr"].append(address)
+        servers["port"].append(port.strip() or (local.port if is_local else DEFAULT_PORT))
+    return {keyword: ",".join(entries) for keyword, entries in servers.items()}
+
+
+def _of_service(params: Mapping[str, str]) -> dict[str, str]:
+    """Return which servers to try according to the service that a connection names.
+
+    libpq reads the service only when it connects, and tells then what it has read. It does not
+    connect with this value of sslmode.
+    """
+    named = {key: params[key] for key in ("service", "servicefile") if params.get(key)}
+    if "service" not in named:
+        return {}
+    pgconn = PGconn.connect_start(make_conninfo("", **named, sslmode="none").encode())
+    told = {o.keyword.decode(): o.val.decode() for o in pgconn.info if o.val is not None}
+    pgconn.finish()
+    found = {key: told[key] for key in WHICH_SERVERS if told.get(key)}
+    if not (found.get("host") or found.get("hostaddr")) and found.get("port") == DEFAULT_PORT:
+        del found["port"]  # libpq tells its default too
+    return found
 
 
 def _password_methods(where: str, require_auth: str) -> str:
@@ -456,10 +540,12 @@ def _label(params: Mapping[str, str]) -> str:
     """Show where a string leads to, by those of its parts that cannot hold a secret."""
     shown = {
         keyword: params[keyword]
-        for keyword in ("host", "hostaddr", "port", "dbname")
+        for keyword in ("service", "host", "hostaddr", "port", "dbname")
         if params.get(keyword) and not re.search(r"[=@]", params[keyword])
     }
-    return make_conninfo("", **shown) or "the default host"
+    if shown:
+        return make_conninfo("", **shown)
+    return "a host" if params.get("host") or params.get("hostaddr") else "this server"
 
 
 def _is(wanted: bool, value: str) -> bool:
