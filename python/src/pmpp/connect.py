@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from random import sample, shuffle
 
-import psycopg
 from psycopg import OperationalError
-from psycopg.conninfo import conninfo_attempts, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
 
-from . import errors
+from . import errors, names
 from .conninfo import Target
 from .errors import ConnectError, PmppError
 from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
 
 _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE}
 
-Parameters = dict[str, str | int | None]
 OnNotice = Callable[[abc.PGconn, abc.PGresult], None]
 
 
@@ -37,41 +36,109 @@ def connect(where: str, target: Target, on_notice: OnNotice) -> Steps[abc.PGconn
         ConnectError: if no address answers within its connect_timeout.
         PmppError: if the remote did not ask for the password and had to.
     """
-    failures = []
-    sent_password = False
-    for params in _attempts(where, target):
-        try:
-            pgconn = yield from _attempt(params, on_notice)
-        except TimeoutError:
-            host = params.get("hostaddr") or params.get("host")
-            failures.append(f"{host} did not answer within {params['connect_timeout']} s")
-        except OperationalError as ex:
-            sent_password = isinstance(ex, _RefusedAfterPassword)
-            if not sent_password and _misses_require_auth(target, str(ex)):
-                raise _did_not_ask(where, target, str(ex)) from None
-            failures.append(str(ex))
-            if sent_password:  # it may be wrong: not to be sent again, as libpq has it
-                break
-        else:
-            _check_password(where, target, pgconn)
-            return pgconn
-    error = _cannot_connect(where, target, failures)
-    error.sent_password = sent_password
-    raise error
+    failures: list[str] = []
+    hosts = _hosts(target)
+    for host in hosts:
+        host.prepare()
+    for session_attrs in _session_attrs(target):
+        for host in hosts:
+            for params in (yield from host.attempts(failures)):
+                try:
+                    pgconn = yield from _attempt({**params, **session_attrs}, on_notice)
+                except TimeoutError:
+                    address = params["hostaddr"] or params["host"]
+                    failures.append(f"{address} did not answer within {_timeout(params)} s")
+                except OperationalError as ex:
+                    sent_password = isinstance(ex, _RefusedAfterPassword)
+                    if not sent_password and _misses_require_auth(target, str(ex)):
+                        raise _did_not_ask(where, target, str(ex)) from None
+                    failures.append(str(ex))
+                    if sent_password:  # it may be wrong: not to be sent again, as libpq has it
+                        error = _cannot_connect(where, target, failures)
+                        error.sent_password = True
+                        raise error from None
+                else:
+                    _check_password(where, target, pgconn)
+                    return pgconn
+    for host in hosts:
+        names.forget(host.name)
+    raise _cannot_connect(where, target, failures)
 
 
-def _attempts(where: str, target: Target) -> list[Parameters]:
-    """Return the parameters for each address that the hosts of the target have."""
-    try:
-        return list(conninfo_attempts(target.params))
-    except (psycopg.Error, ValueError) as ex:  # unknown hosts, names that cannot be hosts
-        raise _cannot_connect(where, target, [str(ex)]) from None
+def _hosts(target: Target) -> list[_Host]:
+    """Return the hosts of a target in the order in which to try them."""
+    lists = (target.params[keyword].split(",") for keyword in ("host", "hostaddr", "port"))
+    hosts = [_Host(target.params, *entries) for entries in zip(*lists, strict=True)]
+    if target.params.get("load_balance_hosts") == "random":
+        shuffle(hosts)
+    return hosts
 
 
-def _attempt(params: Parameters, on_notice: OnNotice) -> Steps[abc.PGconn]:
+def _session_attrs(target: Target) -> list[dict[str, str]]:
+    """Return with which target_session_attrs to try all hosts, one after the other."""
+    if target.params.get("target_session_attrs") != "prefer-standby":
+        return [{}]
+    # Each attempt has one address, so libpq would take a primary at once.
+    return [{"target_session_attrs": value} for value in ("standby", "any")]
+
+
+class _Host:
+    """A server that may be tried, under one or more addresses.
+
+    Args:
+        params: the parameters of the target.
+        name, address, port: the entries of `host`, `hostaddr` and `port`. One of the first two may
+            be empty.
+    """
+
+    def __init__(self, params: Mapping[str, str], name: str, address: str, port: str) -> None:
+        self.name = name
+        self._params = {**params, "host": name, "port": port}
+        # Of a socket, which has no address, libpq reads the name.
+        self._addresses: list[str] | None = [address]
+        if name and not address and names.is_name(name):
+            self._addresses = None
+
+    def prepare(self) -> None:
+        """Start to resolve the name, if it must be."""
+        if self._addresses is None:
+            names.prepare(self.name)
+
+    def attempts(self, failures: list[str]) -> Steps[list[dict[str, str]]]:
+        """Return the parameters for each address.
+
+        Args:
+            failures: why there is none is added here.
+        """
+        if self._addresses is None:
+            try:
+                self._addresses = yield from names.resolve(self.name, _deadline(self._params))
+            except TimeoutError:
+                reason = f"no answer within {_timeout(self._params)} s"
+            except names.NotResolvedError as ex:
+                reason = str(ex)
+            if self._addresses is None:
+                self._addresses = []
+                failures.append(f'could not translate host name "{self.name}" to address: {reason}')
+            elif self._params.get("load_balance_hosts") == "random":
+                self._addresses = sample(self._addresses, len(self._addresses))
+        return [{**self._params, "hostaddr": address} for address in self._addresses]
+
+
+def _timeout(params: Mapping[str, str]) -> int:
+    """Return connect_timeout in seconds, 0 or less for none."""
+    return int(params["connect_timeout"] or 0)
+
+
+def _deadline(params: Mapping[str, str]) -> float | None:
+    """Return when something that begins now must be done."""
+    timeout = _timeout(params)
+    return time.monotonic() + timeout if timeout > 0 else None
+
+
+def _attempt(params: Mapping[str, str], on_notice: OnNotice) -> Steps[abc.PGconn]:
     """Connect to one address; raise OperationalError if that fails."""
-    timeout = int(params["connect_timeout"] or 0)
-    deadline = time.monotonic() + timeout if timeout > 0 else None
+    deadline = _deadline(params)
     pgconn = PGconn.connect_start(make_conninfo("", **params).encode())
     try:
         pgconn.notice_handler = lambda result: on_notice(pgconn, result)

@@ -1,6 +1,6 @@
 """The one loop that drives all connections of a call.
 
-There are no threads. Each connection is worked by a generator that says what it waits for, and
+It has no threads. Each connection is worked by a generator that says what it waits for, and
 the loop resumes whichever is ready. If chunks with large rows pile up, the loop pauses all but one
 of the connections that receive them, so that the rest of the rows stays on the remote servers.
 """
