@@ -12,7 +12,7 @@ from pmpp.engine import Engine
 from pmpp.errors import PmppError
 from pmpp.interrupts import EVERY, Interrupts
 from pmpp.manifest import Item, parse
-from pmpp.places import Limits
+from pmpp.places import Limits, Places
 from pmpp.settings import Settings
 from pmpp.workqueue import WorkQueue
 
@@ -27,6 +27,7 @@ def interrupt() -> None:
     raise Interrupted
 
 
+TARGET = Target("x", [], {"host": "", "hostaddr": ""}, must_use_password=False)
 INTERRUPTED, UNINTERRUPTED = Interrupts(interrupt), Interrupts(lambda: None)
 
 
@@ -49,7 +50,9 @@ class Local:
 
 def resolve(given: list[Item], interrupts: Interrupts) -> None:
     local: Any = Local()
-    targets.resolve(None, local, Caller("admin", True, 42, Address("/nowhere", "1")), given, interrupts)
+    targets.resolve(
+        None, local, Caller("admin", True, 42, Address("/nowhere", "1")), given, interrupts
+    )
 
 
 def queue_of(given: list[Item], interrupts: Interrupts) -> WorkQueue:
@@ -68,6 +71,7 @@ LOOPS: dict[str, Callable[[Interrupts], object]] = {
     "setup commands": lambda i: parse([entry(setup_commands=MANY)], i),
     "items": lambda i: parse([entry()] * EVERY, i),
     "connections": lambda i: resolve(items(EVERY, ["q"]), i),
+    "places": lambda i: Places(Limits(), None, dict.fromkeys(range(EVERY), TARGET), i),
     "queue": lambda i: queue_of(items(1, MANY), i),
     "failing": fail_all,
     "last_run": lambda i: history.last_run(queue_of(items(1, MANY), UNINTERRUPTED), str, i),
@@ -78,11 +82,10 @@ LOOPS: dict[str, Callable[[Interrupts], object]] = {
 def test_engine_looks_for_interrupts_in_each_of_its_loops() -> None:
     """Items, queries, and the state of each of both are gone through one after the other."""
     checks = []
-    target = Target("x", [], {}, must_use_password=False)
     Engine(
-        items(EVERY, ["q"]), [target] * EVERY, Settings(), Limits(), lambda: checks.append(1), print
+        items(EVERY, ["q"]), [TARGET] * EVERY, Settings(), Limits(), lambda: checks.append(1), print
     )
-    assert len(checks) == 4
+    assert len(checks) == 5
 
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)

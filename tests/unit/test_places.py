@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
-from pmpp.conninfo import Target
+from pmpp.conninfo import Address, Caller, ForeignServer, Target, from_server, from_string
 from pmpp.errors import PmppError
-from pmpp.files import Files
+from pmpp.files import UNCOUNTED, Files
+from pmpp.interrupts import Interrupts
 from pmpp.places import Limits, Places
+from psycopg.conninfo import make_conninfo
+
+CALLER = Caller("admin", True, 42, Address("/nowhere/socket", "5433"))
 
 
 def target(*hosts: str, server: str | None = None, hostaddr: str = "") -> Target:
-    """A target with these hosts, as `conninfo` would make it."""
+    """What a connection string or a foreign server with these hosts leads to."""
     params = {"host": ",".join(hosts), "hostaddr": hostaddr}
-    names = [name for name in (server, *hosts, *hostaddr.split(",")) if name]
-    return Target("label", names, params, must_use_password=False)
+    if server:
+        options = ForeignServer(server, params, has_usage=True, is_postgres_fdw=True)
+        return from_server("item 1", options, {}, CALLER)
+    return from_string("item 1", make_conninfo(**params), CALLER)
+
+
+def places(
+    limits: Limits, total: int | None, targets: dict[int, Target], files: Files = UNCOUNTED
+) -> Places:
+    return Places(limits, total, targets, Interrupts(lambda: None), files)
 
 
 def limits(*servers: str, **most: int) -> Limits:
@@ -32,39 +47,39 @@ def count(places: Places, item: int) -> int:
 
 def test_without_limits_there_is_always_a_place() -> None:
     """Nothing is limited that has no limit."""
-    assert count(Places(Limits(), None, {1: target("a")}), 1) == 100
-    assert count(Places(limits(b=1), None, {1: target("a")}), 1) == 100
+    assert count(places(Limits(), None, {1: target("a")}), 1) == 100
+    assert count(places(limits(b=1), None, {1: target("a")}), 1) == 100
 
 
 def test_items_share_the_places_of_a_host() -> None:
     """Two items that lead to the same host have its places together; giving back frees one."""
-    places = Places(
+    open_now = places(
         limits(a=3), None, {1: target("a"), 2: target("a", server="server"), 3: target("b")}
     )
-    assert places.take(1)
-    assert count(places, 2) == 2
-    assert not places.take(1)
-    places.give_back(2)
-    assert places.take(1)
-    assert count(places, 3) == 100
+    assert open_now.take(1)
+    assert count(open_now, 2) == 2
+    assert not open_now.take(1)
+    open_now.give_back(2)
+    assert open_now.take(1)
+    assert count(open_now, 3) == 100
 
 
 def test_the_smallest_limit_counts() -> None:
     """A server, its host, and the call as a whole are all limited."""
     both = limits(server=5, host=2)
-    assert count(Places(both, None, {1: target("host", server="server")}), 1) == 2
-    assert count(Places(both, None, {1: target("other", server="server")}), 1) == 5
-    assert count(Places(both, 4, {1: target("other", server="server")}), 1) == 4
+    assert count(places(both, None, {1: target("host", server="server")}), 1) == 2
+    assert count(places(both, None, {1: target("other", server="server")}), 1) == 5
+    assert count(places(both, 4, {1: target("other", server="server")}), 1) == 4
 
 
 def test_star_limits_each_of_those_without_a_limit() -> None:
     """Under a star every host without a limit of its own has that many places for itself."""
-    places = Places(
+    open_now = places(
         limits(everywhere=2, a=3),
         None,
         {1: target("a"), 2: target("b"), 3: target("c"), 4: target()},
     )
-    assert [count(places, n) for n in (1, 2, 3, 4)] == [3, 2, 2, 2]
+    assert [count(open_now, n) for n in (1, 2, 3, 4)] == [3, 2, 2, 2]
 
 
 def test_star_is_not_evaded_by_further_names() -> None:
@@ -75,8 +90,8 @@ def test_star_is_not_evaded_by_further_names() -> None:
         3: target("a", hostaddr="y"),
         4: target("a", "a"),
     }
-    places = Places(limits(everywhere=2), None, targets)
-    assert [count(places, n) for n in (2, 3, 4, 1)] == [2, 0, 0, 0]
+    open_now = places(limits(everywhere=2), None, targets)
+    assert [count(open_now, n) for n in (2, 3, 4, 1)] == [2, 0, 0, 0]
 
 
 LISTED = limits("warehouse", everywhere=0, warehouse=8, db1=3)
@@ -97,7 +112,7 @@ LISTED = limits("warehouse", everywhere=0, warehouse=8, db1=3)
 )
 def test_list_of_what_is_allowed(listed: Target, most: int) -> None:
     """If the star has 0, calls connect to the servers and hosts that have a limit."""
-    assert count(Places(LISTED, None, {1: listed}), 1) == most
+    assert count(places(LISTED, None, {1: listed}), 1) == most
 
 
 @pytest.mark.parametrize(
@@ -125,7 +140,47 @@ def test_list_of_what_is_allowed(listed: Target, most: int) -> None:
 def test_list_is_not_evaded(evading: Target) -> None:
     """Every host and address must be in the list, whatever it is called and in which order."""
     with pytest.raises(PmppError, match="are not allowed"):
-        Places(LISTED, None, {1: evading})
+        places(LISTED, None, {1: evading})
+
+
+@pytest.mark.parametrize(
+    ("row", "spellings"),
+    [
+        ("db1", ["DB1", "db1.", "Db1."]),
+        ("192.0.2.1", ["192.0.513", "0xc0000201", "::ffff:192.0.2.1", "::FFFF:c000:201"]),
+        ("2001:db8::1", ["2001:DB8:0:0:0:0:0:1", "2001:db8::0001"]),
+        ("127.0.0.1", ["127.1", "0", "0.0.0.0", "0177.0.0.1", "::ffff:7f00:1"]),
+        ("::1", ["::", "0:0:0:0:0:0:0:1"]),
+        ("/nowhere/socket", ["", "/nowhere//socket/", "/nowhere/x/../socket"]),
+        ("/nowhere//socket", ["", "/nowhere/socket"]),
+        ("DB1", ["db1"]),
+    ],
+)
+def test_a_limit_is_not_evaded_by_another_spelling(row: str, spellings: list[str]) -> None:
+    """All spellings of a host or address share its limit, as a name and as an address."""
+    given = [row, *spellings]
+    targets = dict(enumerate([*map(target, given), *(target("a", hostaddr=h) for h in given if h)]))
+    for number in targets:
+        open_now = places(Limits({row: 2}), None, targets)
+        assert count(open_now, number) == 2
+        assert not any(open_now.take(other) for other in targets)
+    everywhere = places(limits(everywhere=2), None, dict(enumerate(map(target, given))))
+    assert sum(count(everywhere, number) for number in range(len(given))) == 2
+
+
+def test_a_limit_is_not_evaded_by_a_link(tmp_path: Path) -> None:
+    """A link to the directory of a socket is the directory."""
+    link = tmp_path / "link"
+    os.symlink(tmp_path, link)
+    targets = {1: target(str(link)), 2: target(str(tmp_path))}
+    open_now = places(Limits({str(tmp_path): 2}), None, targets)
+    assert [count(open_now, 1), count(open_now, 2)] == [2, 0]
+
+
+def test_long_names_are_compared_at_once() -> None:
+    """The name of a directory that no socket can have is not looked at."""
+    targets = {n: target(part * 150_000) for n, part in enumerate(["/a", "/..", "x.", "0."])}
+    assert count(places(limits(everywhere=2), None, targets), 0) == 2
 
 
 class Counted:
@@ -148,7 +203,7 @@ def test_all_calls_of_a_process() -> None:
     """Together they have as many as the process may have; one that can have none is told."""
     counted = Counted(20)
     files = Files(counted.acquire, counted.release)
-    first, second, third = (Places(Limits(), None, {1: target("a")}, files) for _ in range(3))
+    first, second, third = (places(Limits(), None, {1: target("a")}, files) for _ in range(3))
     assert count(first, 1) == 20
     assert first.lacks_files
     with pytest.raises(PmppError, match="too many connections open"):

@@ -95,7 +95,7 @@ class Engine:
         self.queue = WorkQueue(items, labels, interrupts)
         self._settings = settings
         self._continues = settings.on_error == "continue"
-        self._places = Places(limits, settings.max_workers, by_item, files)
+        self._places = Places(limits, settings.max_workers, by_item, interrupts, files)
         self._crews = [Crew(item, by_item[item.number]) for item in interrupts.over(items)]
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Mapping
-from itertools import zip_longest
+from functools import cache
+from ipaddress import ip_address
 from typing import NamedTuple
 
-from . import errors
+from . import errors, names
 from .conninfo import Target
 from .errors import PmppError
 from .files import UNCOUNTED, Files
+from .interrupts import Interrupts
 
 EVERYWHERE = "*"
-DEFAULT_HOST = ""  # where a connection string without a host leads
+LONGEST_SOCKET = 108  # bytes in the name of a socket. Links in longer names are not followed
 MORE_FILES = "Raise max_files_per_process, and the limit of open files (ulimit -n) of the server."
 
 
@@ -37,6 +41,7 @@ class Places:
         limits: those of the servers and hosts.
         total: the most connections of the call, or None.
         targets: where the connections of each item lead, by its number.
+        interrupts: those of the call.
         files: counts the connections of all calls of the process.
 
     Attributes:
@@ -52,6 +57,7 @@ class Places:
         limits: Limits,
         total: int | None,
         targets: Mapping[int, Target],
+        interrupts: Interrupts,
         files: Files = UNCOUNTED,
     ) -> None:
         self._files = files
@@ -59,8 +65,9 @@ class Places:
         self.lacks_files = False
         self._free: dict[tuple[str, ...], int] = {}
         self._bounds: dict[int, list[tuple[str, ...]]] = {}
-        for number, target in targets.items():
-            bounds = _bounds(limits, target)
+        bounds_of = _Bounds(limits)
+        for number, target in interrupts.over(targets.items()):
+            bounds = bounds_of(target)
             if 0 in bounds.values():
                 raise PmppError(
                     f"item {number}: connections to {target.label} are not allowed",
@@ -112,28 +119,50 @@ class Places:
             self._free[bound] -= number
 
 
-def _bounds(limits: Limits, target: Target) -> dict[tuple[str, ...], int]:
-    """Return the limits for connections to a target."""
-    hosts = _hosts(target)
-    server = target.names[0] if len(target.names) > len([name for name in hosts if name]) else None
-    names = [*hosts, server] if server else hosts
-    bounds: dict[tuple[str, ...], int] = {
-        (name,): limits.most[name] for name in names if name in limits.most
-    }
-    is_named = server in limits.most and server in limits.servers
-    if EVERYWHERE in limits.most and not is_named:
-        for name in hosts:
+class _Bounds:
+    """Finds the limits for connections to a target."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._spelling = cache(_spelling)
+        self._rows: defaultdict[str, list[str]] = defaultdict(list)  # by the host in one spelling
+        for name in limits.most:
+            if name != EVERYWHERE:
+                self._rows[self._spelling(name)].append(name)
+
+    def __call__(self, target: Target) -> dict[tuple[str, ...], int]:
+        """Return the limits, each under the name of those that share it."""
+        most, servers = self._limits
+        hosts = _hosts(target)
+        server = target.names[0] if len(target.names) > len(hosts) else None
+        bounds: dict[tuple[str, ...], int] = {}
+        if server is not None and server in most:
+            bounds[(server,)] = most[server]
+        is_named = server in most and server in servers
+        for host in map(self._spelling, hosts):
+            rows = self._rows.get(host, [])
+            bounds.update({(name,): most[name] for name in rows})
             # A host that is called like a server is not what the server's limit is about.
-            if name not in limits.most or name in limits.servers:
-                bounds[(EVERYWHERE, name)] = limits.most[EVERYWHERE]
-    return bounds
+            is_listed = not servers.issuperset(rows)
+            if EVERYWHERE in most and not (is_named or is_listed):
+                bounds[(EVERYWHERE, host)] = most[EVERYWHERE]
+        return bounds
 
 
 def _hosts(target: Target) -> list[str]:
     """Return every host and address that libpq may connect to, or takes for the name of one."""
-    names = target.params.get("host", "").split(",")
-    addresses = target.params.get("hostaddr", "").split(",")
-    hosts = []
-    for name, address in zip_longest(names, addresses, fillvalue=""):
-        hosts += [part for part in (name, address) if part] or [DEFAULT_HOST]
-    return hosts
+    lists = (target.params[keyword].split(",") for keyword in ("host", "hostaddr"))
+    return [host for hosts in lists for host in hosts if host]
+
+
+def _spelling(host: str) -> str:
+    """Return how all that differ from a host in spelling only are spelt."""
+    if host.startswith("/"):
+        return os.path.realpath(host) if len(host) < LONGEST_SOCKET else host
+    address = names.numeric_address(host)
+    if address is None:
+        return host if host.startswith("@") else host.lower().rstrip(".")
+    ip = ip_address(address)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    # Who connects to no address reaches the local machine.
+    return str(ip) if int(ip) else ("127.0.0.1" if ip.version == 4 else "::1")
