@@ -257,3 +257,38 @@ def test_garbage_is_collected_again(place: Place, session: psycopg.Connection) -
     with pytest.raises(errors.SqlclientUnableToEstablishSqlconnection):
         session.execute(CALL, [f"{SILENT} connect_timeout=1"])
     assert session.execute("select collects()").fetchall() == [(False,)]
+
+
+LIMIT = """
+    create function pg_temp.limit_processes() returns void language plpython3u as
+    'import resource; resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))'
+"""
+
+
+def test_no_thread(place: Place, session: psycopg.Connection) -> None:
+    """If the operating system permits no thread, the error says so, and addresses still work."""
+    session.execute("create extension if not exists plpython3u")
+    session.execute(LIMIT)
+    session.execute("select pg_temp.limit_processes()")
+    with pytest.raises(errors.SqlclientUnableToEstablishSqlconnection) as raised:
+        session.execute(CALL, [place.at("limited.test")])
+    assert raised.value.diag.message_detail == (
+        'could not translate host name "limited.test" to address: can\'t start new thread'
+    )
+    assert session.execute(CALL, [place.at("127.0.0.1")]).fetchall() == [("127.0.0.1",)]
+    assert session.execute("select 1").fetchall() == [(1,)]
+
+
+def test_storm_of_signals(place: Place, session: psycopg.Connection) -> None:
+    """A session with a thread gets its notifications, and a cancel ends the call."""
+    session.execute("listen storm")
+    with (
+        psycopg.connect(place.server.superuser(), autocommit=True) as other,
+        running(session, CALL, SILENT.replace("db.", "storm.")),
+    ):
+        wait_until(lambda: len(threads(session)) == 2, "a thread resolves the name")
+        for number in range(200):
+            other.execute("select pg_notify('storm', %s)", [str(number)])
+    session.execute("select 1")
+    got = [int(notification.payload) for notification in session.notifies(timeout=0)]
+    assert got == list(range(200))

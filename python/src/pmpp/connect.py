@@ -115,6 +115,8 @@ class _Host:
                 self._addresses = yield from names.resolve(self.name, _deadline(self._params))
             except TimeoutError:
                 reason = f"no answer within {_timeout(self._params)} s"
+            except OSError as ex:  # too many files are open
+                reason = ex.strerror or str(ex)
             except names.NotResolvedError as ex:
                 reason = str(ex)
             if self._addresses is None:
