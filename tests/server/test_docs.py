@@ -24,7 +24,8 @@ EXAMPLE = re.compile(r"^```sql\n(.*?)^```\n(?:\n^```text\n(.*?)^```$)?", re.MULT
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Cluster]:
     """A server whose account has the name of the superuser, as elsewhere."""
-    with Cluster(PG_CONFIG, environment={"PGUSER": "postgres"}) as cluster:
+    settings = {"max_prepared_transactions": "2"}
+    with Cluster(PG_CONFIG, settings, environment={"PGUSER": "postgres"}) as cluster:
         psql(cluster, "postgres", "create database archive")
         yield cluster
 
