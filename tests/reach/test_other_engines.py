@@ -10,11 +10,13 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from helpers import notices
+from cluster import Cluster
+from forwarder import Forwarder
+from helpers import PASSWORD, notices
 from psycopg import errors
 
 CALL = "select t::text from pmpp.distribute(null::{}, %s, array['select 1'], num_workers => 1) t"
-MONEY = 790
+MONEY, MONEY_ARRAY = 790, 791
 
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
@@ -99,15 +101,85 @@ def test_error_without_a_word(caller: psycopg.Connection) -> None:
     assert "Query 1 of item 1" in str(raised.value.diag.message_detail)
 
 
+class ReportsIso(Forwarder):
+    """A pooler that reports the DateStyle of another session than the one that it hands out."""
+
+    @staticmethod
+    def _receive(source: socket.socket) -> bytes:
+        received = Forwarder._receive(source)
+        return received.replace(b"DateStyle\0SQL, DMY\0", b"DateStyle\0ISO, DMY\0")
+
+
+@pytest.mark.parametrize(
+    ("type_name", "oid", "value"),
+    [
+        ("date", 1082, b"01/02/2020"),
+        ("date[]", 1182, b"[0:1]={infinity,01/02/2020}"),
+        ("timestamp[]", 1115, b'{"Sat Feb 01 01:02:00 2020"}'),
+        ("timestamptz[]", 1185, b'{"01.02.2020 01:02:00 CET"}'),
+        ("daterange", 3912, b"[01-02-2020,02-03-2020)"),
+        ("tsrange[]", 3909, b'{"[\\"01/02/2020 00:00:00\\",)"}'),
+        ("datemultirange", 4535, b"{[01/02/2020,02/03/2020)}"),
+    ],
+)
+def test_dates_of_another_session(
+    caller: psycopg.Connection, type_name: str, oid: int, value: bytes
+) -> None:
+    """Dates that are not written as they are read are refused, also in arrays and ranges."""
+    with (
+        engine(row(value, oid)) as there,
+        pytest.raises(errors.FeatureNotSupported, match="another DateStyle than ISO"),
+    ):
+        caller.execute(CALL.format(type_name), [there])
+
+
+@pytest.mark.parametrize(
+    ("type_name", "oid", "value"),
+    [
+        ("date[]", 1182, b"[0:1]={-infinity,NULL}"),
+        ("timestamptz[]", 1185, b'{"2020-02-01 01:02:00+01"}'),
+        ("daterange", 3912, b"empty"),
+        ("tsrange", 3908, b'["10000-02-01 00:00:00",infinity)'),
+        ("datemultirange", 4535, b"{(,2020-02-01),[2021-02-01,)}"),
+    ],
+)
+def test_dates(caller: psycopg.Connection, type_name: str, oid: int, value: bytes) -> None:
+    """Dates in ISO style, and what has no date in it, arrive."""
+    with engine(row(value, oid)) as there:
+        rows = caller.execute(CALL.format(type_name), [there]).fetchall()
+    assert caller.execute(f"select %s::{type_name}::text", [value.decode()]).fetchall() == rows
+
+
+def test_another_style_than_reported(
+    session: psycopg.Connection, caller: psycopg.Connection, cluster: Cluster
+) -> None:
+    """Dates are set to ISO style where the session has another, whatever was reported."""
+    session.execute(f"create role dmy login superuser password '{PASSWORD}'")
+    session.execute("alter role dmy set datestyle to 'SQL, DMY'")
+    query = "select row(date '2020-02-01', array[date '2020-02-01'])::text"
+    with ReportsIso(cluster.port) as pooler:
+        there = f"host=127.0.0.1 port={pooler.port} user=dmy password={PASSWORD} dbname={session.info.dbname}"
+        call = "select t from pmpp.distribute(null::text, %s, array[%s], num_workers => 1) t"
+        rows = caller.execute(call, [there, query]).fetchall()
+    session.execute("drop role dmy")
+    assert rows == [("(2020-02-01,{2020-02-01})",)]
+
+
+@pytest.mark.parametrize(
+    ("type_name", "oid", "value"),
+    [("money", MONEY, b"1.234,56"), ("money[]", MONEY_ARRAY, b'{"1.234,56"}')],
+)
 @pytest.mark.parametrize("version", ["8.4.22", "13.0"])
-def test_money(caller: psycopg.Connection, version: str) -> None:
+def test_money(
+    caller: psycopg.Connection, version: str, type_name: str, oid: int, value: bytes
+) -> None:
     """Money is refused where nothing says how it is written."""
     refused = message(b"E", fields(S="ERROR", C="42704", M="no such parameter"))
     with (
-        engine(row(b"1.234,56", MONEY), refused, server_version=version) as there,
+        engine(row(value, oid), refused, server_version=version) as there,
         pytest.raises(errors.FeatureNotSupported, match="cannot write values of type money"),
     ):
-        caller.execute(CALL.format("money"), [there])
+        caller.execute(CALL.format(type_name), [there])
 
 
 def test_dates_in_another_style(caller: psycopg.Connection) -> None:

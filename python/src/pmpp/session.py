@@ -25,9 +25,20 @@ from .waiting import Steps, pause
 from .workqueue import Task, may_lack_rows, may_write, shown
 
 # The oids of types, the same on every server.
-MONEY = 790
-DATES = frozenset([1082, 1114, 1184])  # date, timestamp, timestamp with time zone
-_ISO_DATE = re.compile(rb"\d{4,}-\d\d-\d\d", re.ASCII)
+# money, and arrays of it
+MONEY = frozenset([790, 791])
+# date, timestamp, timestamp with time zone; their arrays; their ranges, and arrays of ranges; their
+# multiranges, and arrays of multiranges
+DATES = frozenset(
+    [
+        *(1082, 1114, 1184),
+        *(1182, 1115, 1185),
+        *(3912, 3908, 3910, 3913, 3909, 3911),
+        *(4535, 4533, 4534, 6155, 6152, 6153),
+    ]
+)
+_ISO_DATE = re.compile(rb"\d{4}-\d\d-\d\d", re.ASCII)
+_DIGIT = re.compile(rb"\d", re.ASCII)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
 
 
@@ -224,6 +235,8 @@ class Session(Link):
         elif pgconn.server_version >= 90000:
             commands.append(_set_unless("extra_float_digits", "3", "=", "'3'"))
         if pgconn.server_version >= 90000:
+            # A pooler may report the DateStyle of another session than the one that it hands out.
+            commands.append(_set_unless("datestyle", "ISO", "~", "'^ISO'"))
             wanted = self._settings.lc_monetary
             commands.append(_set_unless("lc_monetary", wanted, "=", sql.quote(wanted)))
         if commands and not (yield from self._try("; ".join(commands))):
@@ -298,7 +311,7 @@ class Session(Link):
         """Return a function that delivers results, but refuses those with amounts of money."""
 
         def checked(part: Part) -> None:
-            if MONEY in map(part.result.ftype, range(part.result.nfields)):
+            if not MONEY.isdisjoint(map(part.result.ftype, range(part.result.nfields))):
                 raise PmppError(
                     f"{self.label} cannot write values of type money as they are read here",
                     sqlstate=errors.FEATURE_NOT_SUPPORTED,
@@ -347,6 +360,7 @@ def _set_unless(name: str, value: str, operator: str, operand: str) -> str:
 
 def has_other_dates(result: abc.PGresult, column: int) -> bool:
     """Return True if the first date in a column is not in ISO style. A session has one style."""
-    values = (result.get_value(row, column) for row in range(result.ntuples))
-    first = next((value for value in values if value and not value.endswith(b"infinity")), None)
-    return first is not None and not _ISO_DATE.match(first)
+    values = (result.get_value(row, column) or b"" for row in range(result.ntuples))
+    # Infinity, NULL and empty ranges have no digits; the bounds of an array end with "=".
+    first = next((v for v in values if _DIGIT.search(v.rpartition(b"=")[2])), None)
+    return first is not None and not _ISO_DATE.search(first)
