@@ -159,6 +159,10 @@ class Cluster:
         """Return a connection string for a database, as superuser and by the socket."""
         return f"host={self.host} port={self.port} user=postgres dbname={dbname}"
 
+    def read_log(self) -> str:
+        """Return what the server has logged. Not all of it need be valid text."""
+        return self.log.read_text(errors="replace")
+
     def __enter__(self) -> Cluster:
         try:
             self.start()
@@ -200,7 +204,7 @@ class Cluster:
             file.seek(0)
             output = file.read()
         if done.returncode:
-            log = self.log.read_text() if self.log.exists() else ""
+            log = self.read_log() if self.log.exists() else ""
             raise RuntimeError(f"{program} failed:\n{output}{log[-2000:]}")
 
 

@@ -100,12 +100,12 @@ def test_several_fail(failing_row: int) -> None:
 def test_limit_of_several_servers(connect_shards: Open, cluster: Cluster, driver: str) -> None:
     """Those that end a query by themselves have failed, though that looks like a cancel."""
     said = "canceling statement due to statement timeout"
-    before = cluster.log.read_text().count(said)
+    before = cluster.read_log().count(said)
     pdb = connect_shards(driver, prepare=lambda _: "set statement_timeout = 200")
     with pytest.raises((psycopg.Error, psycopg2.Error), match=said) as caught:
         pdb.cursor().execute("select pg_sleep(100)")
     pdb.rollback()
-    assert 1 + len(further(caught.value)) == cluster.log.read_text().count(said) - before
+    assert 1 + len(further(caught.value)) == cluster.read_log().count(said) - before
 
 
 @dataclass(frozen=True)

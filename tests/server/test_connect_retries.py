@@ -60,7 +60,7 @@ def test_wrong_password(
     with pytest.raises(psycopg.OperationalError, match="could not connect"):
         db.execute(RUN, [f"{twice} password=wrong", ["select 1", "select 2"]])
     failed = f'password authentication failed for user "{role}"'
-    log = cluster.log.read_text().splitlines()
+    log = cluster.read_log().splitlines()
     assert len([line for line in log if failed in line and "DETAIL:" not in line]) == 1
 
 

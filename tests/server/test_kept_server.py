@@ -36,10 +36,10 @@ def test_it_is_used_and_empty(kept: cluster.Cluster) -> None:
         conn.execute("create table owned ()")
         conn.execute("alter table owned owner to owner")
         conn.execute("do $$ begin raise log 'remembered'; end $$")
-    assert "remembered" in kept.log.read_text()
+    assert "remembered" in kept.read_log()
     with cluster.server_for_tests(PG_CONFIG) as again:
         assert again.directory == kept.directory
-        assert "remembered" not in again.log.read_text()
+        assert "remembered" not in again.read_log()
         with psycopg.connect(again.superuser()) as conn:
             assert conn.execute(NAMES).fetchall() == new
             assert conn.execute("select from pg_extension").rowcount == 1

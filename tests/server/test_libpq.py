@@ -129,7 +129,7 @@ def _prepare(conn: psycopg.Connection, options: dict[str, object]) -> None:
 
 def assert_no_crash(cluster: Cluster) -> None:
     """Fail if a process of a server has ended by a signal."""
-    assert "terminated by signal" not in cluster.log.read_text(errors="replace")
+    assert "terminated by signal" not in cluster.read_log()
 
 
 def has_libpq_of_its_own() -> bool:

@@ -20,7 +20,7 @@ class Log:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._seen = len(cluster.log.read_text())
+        self._seen = len(cluster.read_log())
 
     def wait_for(self, line: str) -> str:
         """Return what is new in the log as soon as a line is in it."""
@@ -28,7 +28,7 @@ class Log:
         return self._new()
 
     def _new(self) -> str:
-        return self._cluster.log.read_text()[self._seen :]
+        return self._cluster.read_log()[self._seen :]
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_options_of_one_who_is_not_let_in(
     text = f"{here} password=x options='-c session_preload_libraries=nosuch_library'"
     assert outcome(session, text) == "2F003"
     assert "nosuch_library" not in "".join(
-        line for line in cluster.log.read_text().splitlines() if "FATAL" in line
+        line for line in cluster.read_log().splitlines() if "FATAL" in line
     )
 
 
@@ -405,5 +405,5 @@ def test_log_and_activity_show_no_password(
     with pytest.raises(psycopg.Error):
         session.execute("select * from pmpp.distribute(null::text, 'shop', array['select 1/0'])")
     assert PASSWORD not in str(seen)
-    log = cluster.log.read_text()  # type: ignore[attr-defined]
+    log = cluster.read_log()  # type: ignore[attr-defined]
     assert PASSWORD not in log.replace(f"password '{PASSWORD}'", "")
