@@ -58,7 +58,7 @@ class Link:
     Attributes:
         pgconn: None before it is connected and after `close`.
         received: the bytes received that have not been delivered, about.
-        statement: what it runs or has run last, for messages.
+        statement: what the remote server runs or has run last, for messages.
     """
 
     def __init__(
@@ -68,12 +68,11 @@ class Link:
         self.label = label
         self.pgconn: abc.PGconn | None = None
         self.received = 0
-        self.statement: object = where
+        self.statement: object = f"{where} on {label}"  # it connects
         self._max_result_size = max_result_size
         self._chunk_rows = chunk_rows
         self._delivered = 0  # bytes of the results of the query that runs
         self._loss: str | None = None  # why the connection was lost
-        self._running: object = f"{where} on {label}"  # what notices are from, for messages
 
     def encoding(self) -> str:
         """Return the Python codec of what the remote sends and reads.
@@ -145,7 +144,6 @@ class Link:
         failure: PmppError | None = None
         self.statement = where
         self._delivered = 0
-        self._running = where
         fd = self._socket(pgconn)
         while self._flush(pgconn):
             if (yield Wait(fd, EVENT_READ | EVENT_WRITE)) & EVENT_READ:

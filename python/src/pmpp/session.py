@@ -112,7 +112,7 @@ class Session(Link):
             seconds = min(2 * seconds, LONGEST_PAUSE)
 
     def _notify(self, pgconn: abc.PGconn, result: abc.PGresult) -> None:
-        where = diagnostics.sentence(self._running)
+        where = diagnostics.sentence(self.statement)
         self._on_notice(diagnostics.notice(pgconn, result, where))
 
     def setup(self, number: int, command: str) -> Steps[None]:
