@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence, Set
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,10 +123,8 @@ _WAITING = """
 _DEADLOCK_TIMEOUT = """
     select extract(
                epoch from pg_catalog.current_setting('deadlock_timeout')::pg_catalog.interval
-           )::pg_catalog.float8 as seconds,
-           pg_catalog.current_setting('port')::pg_catalog.int4 as port
+           )::pg_catalog.float8 as seconds
 """
-
 
 _CATEGORIES = """
     select pg_catalog.bool_and(t.typcategory operator(pg_catalog.=) 'S') as all_strings
@@ -279,15 +277,15 @@ class Catalog:
             return _options(row["options"])
         return None
 
-    def deadlocks(self, pid: int) -> Deadlocks:
-        """Return what finds workers that wait for the caller, whose process this is."""
-        self.blockers([pid])
-        never = ("pg_catalog.int4", pid)
+    def deadlocks(self, caller: Caller) -> Deadlocks:
+        """Return what finds workers that wait for the caller."""
+        self.blockers([caller.pid])
+        never = ("pg_catalog.int4", caller.pid)
         self._select(_FORGET_SESSIONS, never)
         self._select(_SESSIONS, never)
         self._select(_WAITING, never, never)
         (row,) = self._select(_DEADLOCK_TIMEOUT)
-        return Deadlocks(self, pid, row["port"], row["seconds"])
+        return Deadlocks(self, caller.pid, int(caller.server.port), row["seconds"])
 
     def blockers(self, pids: Sequence[int]) -> dict[int, list[int]]:
         """Return the processes that each of these waits for, of those that wait for any."""
@@ -394,6 +392,7 @@ def _lock_key(lock: int) -> list[tuple[str, object]]:
     return [("pg_catalog.int4", LOCK_CLASS), ("pg_catalog.int4", lock)]
 
 
+@cache
 def local_address() -> Address:
     """Return where the server of this process listens: its first socket, or else by TCP.
 

@@ -102,10 +102,10 @@ class Deadlocks:
         """
         now = time.monotonic()
         self._next_look = now + self._timeout / 2
-        waiting = self._sessions.blockers([worker.pid for worker in workers.values()])
-        late = [key for key, worker in workers.items() if worker.pid in waiting]
-        since = self._since = {key: self._since.get(key, now) for key in late}
-        late = [key for key in late if now - since[key] >= self._timeout]
+        blockers = self._sessions.blockers([worker.pid for worker in workers.values()])
+        waiting = [key for key, worker in workers.items() if worker.pid in blockers]
+        self._since = {key: self._since.get(key, now) for key in waiting}
+        late = [key for key in waiting if now - self._since[key] >= self._timeout]
         if not late:
             return {}
         named = self._sessions.named()

@@ -303,7 +303,7 @@ def _batches(
             lambda notice: _forward_notice(plpy, catalog, notice),
             columns.check if column_types is not None else lambda _: None,
             columns.wanted(),
-            catalog.deadlocks(caller.pid),
+            catalog.deadlocks(caller),
             files.of_server(),
         )
         call.queue = engine.queue
