@@ -56,7 +56,7 @@ include $(PGXS)
 # ---- Building ----
 
 # Without client/, which is for programs outside the server.
-PYTHON_SOURCES := $(wildcard python/src/pmpp/*.py) python/src/pmpp/py.typed
+PYTHON_SOURCES := $(filter-out client/%,$(patsubst python/src/pmpp/%,%,$(wildcard python/src/pmpp/*.py python/src/pmpp/*/*.py))) py.typed
 PACKAGE_DIR := $(pkglibdir)/pmpp/$(EXTVERSION)
 # Compiled for where the files will be, and used without a look at the sources: nothing is written
 # into the directory when the package is in use.
@@ -115,10 +115,10 @@ python/libpq-$(LIBPQ).txt:
 	@echo "LIBPQ must be wheel or system, not $(LIBPQ)" >&2
 	@exit 1
 
-build/package-$(LIBPQ).done: $(PSYCOPG) $(PYTHON_SOURCES)
+build/package-$(LIBPQ).done: $(PSYCOPG) $(addprefix python/src/pmpp/,$(PYTHON_SOURCES))
 	rm -rf build/package/pmpp
 	mkdir build/package/pmpp
-	cp $(PYTHON_SOURCES) build/package/pmpp
+	cd python/src/pmpp && cp --parents $(PYTHON_SOURCES) '$(CURDIR)/build/package/pmpp'
 	$(COMPILE) build/package/pmpp
 	touch $@
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 TOP = Path(__file__).parents[1]
+SOURCE = TOP / "python/src/pmpp"
 DIRECTORIES = ("--bindir", "--pkglibdir", "--sharedir")
 
 
@@ -66,9 +67,13 @@ def not_of_the_tree(pg_config: str) -> str | None:
     expected = {
         sharedir / "extension" / "pmpp.control": control,
         sharedir / "extension" / f"pmpp--{version}.sql": script.replace("@VERSION@", version),
-        **{package / path.name: path.read_text() for path in TOP.glob("python/src/pmpp/*.py")},
+        **{
+            package / path.relative_to(SOURCE): path.read_text()
+            for path in SOURCE.glob("**/*.py")
+            if not path.is_relative_to(SOURCE / "client")
+        },
     }
-    for path in sorted({*expected, *package.glob("*.py")}):
+    for path in sorted({*expected, *package.glob("**/*.py")}):
         if not path.exists():
             difference = f"{path} is missing"
         elif path not in expected:

@@ -21,9 +21,10 @@ try:
     import pmpp
     strangers = [sys.modules[name].__file__ for name in filter(is_of_others, ("pmpp", "psycopg"))]
     if not strangers:
-        from pmpp import errors, libpq
+        from pmpp import errors
+        from pmpp.plpython import libpq
         libpq.load()
-        from pmpp import server
+        from pmpp.plpython import entry_points
 except ImportError as ex:
     plpy.error(f"the Python package of pmpp @VERSION@ cannot be loaded: {ex}", sqlstate="58P01",
                detail=f"It is expected in {directory}.", hint="Install pmpp @VERSION@ again, or, if it was replaced by another version, ALTER EXTENSION pmpp UPDATE.")
@@ -38,7 +39,7 @@ if strangers:
     plpy.error("another version of pmpp or psycopg is already loaded in this session", sqlstate="55000",
                detail=f"Loaded: {', '.join(strangers)}. Needed: those in {directory}.",
                hint="Start a new session.")
-GD["pmpp @VERSION@"] = server
+GD["pmpp @VERSION@"] = entry_points
 $$;
 comment on function pmpp._load() is
     'internal: load the Python package of this version, found in a directory that only superusers can write';
@@ -195,7 +196,7 @@ grant execute on function pmpp._raise(pmpp._error) to pmpp;
 -- what is too long. That cannot be done for an array with a modifier, nor for elements that are
 -- separated by something else than commas (box): unnested is null then.
 -- A batch of one row has an element more than there are columns. Its values of some types, which may
--- be large, are not in an array literal: text, varchar, json, bytea and jsonb, SINGLE_TYPES in rows.py.
+-- be large, are not in an array literal: text, varchar, json, bytea and jsonb, SINGLE_TYPES in results.py.
 create function pmpp._columns_of(row_type oid, relation oid, is_tagged boolean)
 returns table (n bigint, name text, type oid, type_name text, unnested text, is_pseudo boolean)
 language sql stable parallel safe security invoker

@@ -12,16 +12,16 @@ import psycopg
 import pytest
 from cluster import Cluster
 from helpers import eventually, wait_until
-from pmpp.conninfo import Address, Caller, from_string
-from pmpp.diagnostics import Notice
-from pmpp.engine import Delivery, Engine
+from pmpp.core.interrupts import Interrupts
+from pmpp.core.limits import Limits
+from pmpp.core.manifest import parse
+from pmpp.core.settings import Settings
 from pmpp.errors import PmppError
-from pmpp.interrupts import Interrupts
-from pmpp.manifest import parse
-from pmpp.places import Limits
-from pmpp.rows import Reader, as_rows
-from pmpp.session import has_other_dates
-from pmpp.settings import Settings
+from pmpp.remote.connection import has_other_dates
+from pmpp.remote.conninfo import Address, Caller, from_string
+from pmpp.remote.diagnostics import Notice
+from pmpp.remote.results import Reader, as_rows
+from pmpp.scheduler.engine import Delivery, Engine
 
 SUPERUSER = Caller("postgres", True, 42, Address("/nowhere", "1"))
 SETTINGS = Settings()

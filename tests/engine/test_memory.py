@@ -14,12 +14,12 @@ MB = 1024 * 1024
 # Prints the peak of its memory before and after a call.
 SCRIPT = """
 import resource, sys
-from pmpp.conninfo import Address, Caller, from_string
-from pmpp.engine import Engine
-from pmpp.manifest import Item
-from pmpp.places import Limits
-from pmpp.rows import Reader, as_rows
-from pmpp.settings import Settings
+from pmpp.remote.conninfo import Address, Caller, from_string
+from pmpp.scheduler.engine import Engine
+from pmpp.core.manifest import Item
+from pmpp.core.limits import Limits
+from pmpp.remote.results import Reader, as_rows
+from pmpp.core.settings import Settings
 
 def peak():
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

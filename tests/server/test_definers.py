@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from helpers import notices
-from pmpp.settings import HINTS
+from pmpp.core.settings import HINTS
 from psycopg import errors, sql
 
 Connect = Callable[..., psycopg.Connection]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pmpp.conninfo import (
+from pmpp.errors import PmppError
+from pmpp.remote.conninfo import (
     NO_FILE,
     NO_KERBEROS,
     ORDINARY_KEYWORDS,
@@ -19,7 +20,6 @@ from pmpp.conninfo import (
     from_server,
     from_string,
 )
-from pmpp.errors import PmppError
 from psycopg.pq import Conninfo
 
 SERVER = Address("/run/postgresql", "5433")

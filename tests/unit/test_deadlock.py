@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
-from pmpp.deadlock import Deadlocks, Named, Waiting, Worker
+from pmpp.scheduler.deadlock import Deadlocks, Named, Waiting, Worker
 
 CALLER = 10
 OWN = "pmpp 10 item 1"

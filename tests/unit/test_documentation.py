@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from pmpp import errors
-from pmpp.settings import HINTS, Settings, parse
+from pmpp.core.settings import HINTS, Settings, parse
 from psycopg import errors as conditions
 
 TOP = Path(__file__).parents[2]

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pmpp import history, targets
-from pmpp.conninfo import Address, Caller, Target
-from pmpp.engine import Engine
+from pmpp.core.interrupts import EVERY, Interrupts
+from pmpp.core.limits import Limits, Places
+from pmpp.core.manifest import Item, parse
+from pmpp.core.queue import WorkQueue
+from pmpp.core.settings import Settings
 from pmpp.errors import PmppError
-from pmpp.interrupts import EVERY, Interrupts
-from pmpp.manifest import Item, parse
-from pmpp.places import Limits, Places
-from pmpp.settings import Settings
-from pmpp.workqueue import WorkQueue
+from pmpp.plpython import foreign_servers, last_run
+from pmpp.remote.conninfo import Address, Caller, Target
+from pmpp.scheduler.engine import Engine
 
 MANY = ["select 1"] * EVERY
 
@@ -50,7 +50,7 @@ class Local:
 
 def resolve(given: list[Item], interrupts: Interrupts) -> None:
     local: Any = Local()
-    targets.resolve(
+    foreign_servers.resolve(
         None, local, Caller("admin", True, 42, Address("/nowhere", "1")), given, interrupts
     )
 
@@ -74,8 +74,8 @@ LOOPS: dict[str, Callable[[Interrupts], object]] = {
     "places": lambda i: Places(Limits(), None, dict.fromkeys(range(EVERY), TARGET), i),
     "queue": lambda i: queue_of(items(1, MANY), i),
     "failing": fail_all,
-    "last_run": lambda i: history.last_run(queue_of(items(1, MANY), UNINTERRUPTED), str, i),
-    "unfinished": lambda i: history.unfinished(queue_of(items(1, MANY), UNINTERRUPTED), i),
+    "last_run": lambda i: last_run.last_run(queue_of(items(1, MANY), UNINTERRUPTED), str, i),
+    "unfinished": lambda i: last_run.unfinished(queue_of(items(1, MANY), UNINTERRUPTED), i),
 }
 
 

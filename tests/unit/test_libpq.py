@@ -6,7 +6,7 @@ import os
 import ssl
 
 import pytest
-from pmpp import libpq
+from pmpp.plpython import libpq
 
 
 def test_authorities_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:

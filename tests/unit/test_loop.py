@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
-from pmpp.loop import HIGH_WATER, Loop
-from pmpp.session import Session
-from pmpp.waiting import EVENT_READ, Steps, Wait
+from pmpp.core.waiting import EVENT_READ, Steps, Wait
+from pmpp.remote.connection import Session
+from pmpp.scheduler.event_loop import HIGH_WATER, Loop
 
 MB = 1024 * 1024
 

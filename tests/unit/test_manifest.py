@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pmpp.core.interrupts import Interrupts
+from pmpp.core.manifest import Item, parse
 from pmpp.errors import PmppError
-from pmpp.interrupts import Interrupts
-from pmpp.manifest import Item, parse
 
 UNINTERRUPTED = Interrupts(lambda: None)
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from pmpp.conninfo import Address, Caller, ForeignServer, Target, from_server, from_string
+from pmpp.core.files import UNCOUNTED, Files
+from pmpp.core.interrupts import Interrupts
+from pmpp.core.limits import Limits, Places
 from pmpp.errors import PmppError
-from pmpp.files import UNCOUNTED, Files
-from pmpp.interrupts import Interrupts
-from pmpp.places import Limits, Places
+from pmpp.remote.conninfo import Address, Caller, ForeignServer, Target, from_server, from_string
 from psycopg.conninfo import make_conninfo
 
 CALLER = Caller("admin", True, 42, Address("/nowhere/socket", "5433"))

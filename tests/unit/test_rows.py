@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from pmpp import rows
 from pmpp.errors import PmppError
-from pmpp.rows import BINARY_TYPES, Write, array_literal, as_columns, as_rows, composite_literal
+from pmpp.remote import results
+from pmpp.remote.results import (
+    BINARY_TYPES,
+    Write,
+    array_literal,
+    as_columns,
+    as_rows,
+    composite_literal,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that would be too long is halved until it is not."""
     some = [("1", "a"), ("2", None), ("3", "c" * 100)]
     assert as_columns(some) == [['{"1","2","3"}', '{"a",NULL,"' + "c" * 100 + '"}']]
-    monkeypatch.setattr(rows, "MOST_CHARACTERS", 50)
+    monkeypatch.setattr(results, "MOST_CHARACTERS", 50)
     assert as_columns(some) == [
         ['{"1"}', '{"a"}', ""],
         ['{"2"}', "{NULL}", ""],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from pmpp.core.settings import HINTS, Settings, parse
 from pmpp.errors import PmppError
-from pmpp.settings import HINTS, Settings, parse
 
 
 def read(**values: str) -> Settings:

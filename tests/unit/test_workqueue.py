@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
+from pmpp.core.interrupts import Interrupts
+from pmpp.core.manifest import Item
+from pmpp.core.queue import SHOWN_LENGTH, Task, WorkQueue, may_lack_rows
 from pmpp.errors import PmppError
-from pmpp.interrupts import Interrupts
-from pmpp.manifest import Item
-from pmpp.workqueue import SHOWN_LENGTH, Task, WorkQueue, may_lack_rows
 
 UNINTERRUPTED = Interrupts(lambda: None)
 

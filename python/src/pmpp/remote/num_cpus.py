@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 
-from . import errors
-from .errors import PmppError
-from .session import Session
-from .waiting import Steps
+from .. import errors
+from ..core.waiting import Steps
+from ..errors import PmppError
+from .connection import Session
 
 MOST_CPUS = 65536  # a remote that claims more is not believed
 

@@ -28,8 +28,8 @@ from psycopg.adapt import AdaptersMap, Buffer, Loader, Transformer
 from psycopg.pq import Format, PGconn, abc
 from psycopg.types.string import TextLoader
 
-from . import errors
-from .errors import PmppError
+from .. import errors
+from ..errors import PmppError
 
 Values = Sequence[str | None]
 Batch = list[str | None]

@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import sys
 
-from . import errors
-from .errors import PmppError
+from .. import errors
+from ..errors import PmppError
 
 OLDEST = 170000  # libpq 17 is the first that has rows in chunks and cancels without blocking
 # In bytes. When a block of up to 32 MB is freed, malloc raises the size from which it gives blocks
@@ -23,7 +23,7 @@ OLDEST = 170000  # libpq 17 is the first that has rows in chunks and cancels wit
 _PROBE = 33 << 20
 
 # Where this package and psycopg are installed.
-_DIRECTORY = os.path.dirname(os.path.dirname(__file__))
+_DIRECTORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
 def load() -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from psycopg import OperationalError
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus, abc
 
-from . import diagnostics, errors
+from .. import errors
+from ..core.waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait
+from ..errors import PmppError
+from . import diagnostics
 from .encoding import client_encoding, codec
-from .errors import PmppError
-from .rows import BATCH_BYTES, BATCH_ROWS, Part, rows_within
-from .waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait
+from .results import BATCH_BYTES, BATCH_ROWS, Part, rows_within
 
 Deliver = Callable[[Part], None]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from . import errors
-from .errors import PmppError
+from .. import errors
+from ..errors import PmppError
 
 # What to write for each setting.
 HINTS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from .diagnostics import Notice
-from .workqueue import DONE, FAILED, RUNNING, WorkQueue
+from ..remote.diagnostics import Notice
+from .queue import DONE, FAILED, RUNNING, WorkQueue
 
 
 class Progress:

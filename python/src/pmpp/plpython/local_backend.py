@@ -12,13 +12,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import errors, settings
-from .conninfo import Address, Caller, ForeignServer
-from .deadlock import Deadlocks, Named, Waiting
-from .errors import PmppError
-from .places import Limits
-from .rows import ColumnCast, Values
-from .settings import HINTS, Settings
+from .. import errors
+from ..core import settings
+from ..core.limits import Limits
+from ..core.settings import HINTS, Settings
+from ..errors import PmppError
+from ..remote.conninfo import Address, Caller, ForeignServer
+from ..remote.results import ColumnCast, Values
+from ..scheduler.deadlock import Deadlocks, Named, Waiting
 
 _LOCK_FILE = Path("postmaster.pid")
 # At which address a server that listens at all of them is called.

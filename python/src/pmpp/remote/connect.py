@@ -10,10 +10,11 @@ from psycopg import OperationalError
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
 
-from . import errors, names
+from .. import errors
+from ..core.waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
+from ..errors import ConnectError, PmppError
+from . import resolver
 from .conninfo import Target
-from .errors import ConnectError, PmppError
-from .waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
 
 _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE}
 
@@ -61,7 +62,7 @@ def connect(where: str, target: Target, on_notice: OnNotice) -> Steps[abc.PGconn
                     _check_password(where, target, pgconn)
                     return pgconn
     for host in hosts:
-        names.forget(host.name)
+        resolver.forget(host.name)
     raise _cannot_connect(where, target, failures)
 
 
@@ -96,13 +97,13 @@ class _Host:
         self._params = {**params, "host": name, "port": port}
         # Of a socket, which has no address, libpq reads the name.
         self._addresses: list[str] | None = [address]
-        if name and not address and names.is_name(name):
+        if name and not address and resolver.is_name(name):
             self._addresses = None
 
     def prepare(self) -> None:
         """Start to resolve the name, if it must be."""
         if self._addresses is None:
-            names.prepare(self.name)
+            resolver.prepare(self.name)
 
     def attempts(self, failures: list[str]) -> Steps[list[dict[str, str]]]:
         """Return the parameters for each address.
@@ -112,12 +113,12 @@ class _Host:
         """
         if self._addresses is None:
             try:
-                self._addresses = yield from names.resolve(self.name, _deadline(self._params))
+                self._addresses = yield from resolver.resolve(self.name, _deadline(self._params))
             except TimeoutError:
                 reason = f"no answer within {_timeout(self._params)} s"
             except OSError as ex:  # too many files are open
                 reason = ex.strerror or str(ex)
-            except names.NotResolvedError as ex:
+            except resolver.NotResolvedError as ex:
                 reason = str(ex)
             if self._addresses is None:
                 self._addresses = []

@@ -13,26 +13,27 @@ from typing import NamedTuple
 
 from psycopg.pq import ExecStatus
 
-from . import diagnostics, errors
-from .cancel import cancel_all
-from .conninfo import Target
-from .cpus import ask_cpus
+from .. import errors
+from ..core.files import UNCOUNTED, Files
+from ..core.interrupts import Interrupts
+from ..core.limits import MORE_FILES, Limits, Places
+from ..core.manifest import Item
+from ..core.progress import Progress
+from ..core.queue import Task, WorkQueue, may_write
+from ..core.settings import Settings
+from ..core.waiting import Steps
+from ..errors import ConnectError, PmppError, lines
+from ..remote import diagnostics
+from ..remote.cancel import cancel_all
+from ..remote.connection import ANYTHING, Session, Wanted
+from ..remote.conninfo import Target
+from ..remote.diagnostics import Notice
+from ..remote.link import ChunkRows
+from ..remote.num_cpus import ask_cpus
+from ..remote.results import Part
 from .crew import Crew
 from .deadlock import Deadlocks, Worker
-from .diagnostics import Notice
-from .errors import ConnectError, PmppError, lines
-from .files import UNCOUNTED, Files
-from .interrupts import Interrupts
-from .link import ChunkRows
-from .loop import HIGH_WATER, Loop
-from .manifest import Item
-from .places import MORE_FILES, Limits, Places
-from .progress import Progress
-from .rows import Part
-from .session import ANYTHING, Session, Wanted
-from .settings import Settings
-from .waiting import Steps
-from .workqueue import Task, WorkQueue, may_write
+from .event_loop import HIGH_WATER, Loop
 
 # libpq does not tell the SQLSTATE of a server that has refused a connection.
 _FEWER_CONNECTIONS = (

@@ -18,8 +18,8 @@ from psycopg import OperationalError
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import Conninfo, PGconn
 
-from . import errors
-from .errors import PmppError
+from .. import errors
+from ..errors import PmppError
 
 # What ordinary users may set in a connection string. A list of what is allowed, since newer
 # versions of libpq know more and more keywords that name files of the server.

@@ -7,13 +7,13 @@ from functools import cache
 
 from psycopg.pq import ExecStatus, abc
 
-from . import errors
-from .catalog import Catalog
-from .engine import Delivery
-from .errors import PmppError
-from .rows import Batch, ColumnCast, Reader, Write, unreadable
-from .session import Wanted
-from .workqueue import Task
+from .. import errors
+from ..core.queue import Task
+from ..errors import PmppError
+from ..remote.connection import Wanted
+from ..remote.results import Batch, ColumnCast, Reader, Write, unreadable
+from ..scheduler.engine import Delivery
+from .local_backend import Catalog
 
 FIRST_OWN_OID = 10000  # of those that a server gives to types itself; those before are the same
 

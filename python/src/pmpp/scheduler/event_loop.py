@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from selectors import DefaultSelector
 
-from .session import Session
-from .waiting import EVENT_READ, NOTHING, Steps, Wait
+from ..core.waiting import EVENT_READ, NOTHING, Steps, Wait
+from ..remote.connection import Session
 
 TICK = 0.05  # seconds between two looks for interrupts and passed deadlines
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from . import errors
-from .errors import PmppError
+from .. import errors
+from ..errors import PmppError
 from .interrupts import Interrupts
 
 RESULT_FORMATS = ("text", "binary")

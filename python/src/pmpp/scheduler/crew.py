@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .conninfo import Target
-from .errors import PmppError
-from .manifest import Item
+from ..core.manifest import Item
+from ..errors import PmppError
+from ..remote.conninfo import Target
 
 
 class Crew:

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from . import conninfo, errors
-from .catalog import Catalog
-from .conninfo import Caller, Target
-from .interrupts import Interrupts
-from .manifest import Item
+from .. import errors
+from ..core.interrupts import Interrupts
+from ..core.manifest import Item
+from ..remote import conninfo
+from ..remote.conninfo import Caller, Target
+from .local_backend import Catalog
 
 _request: tuple[str, str] | None = None
 _answer: dict[str, str] | None = None

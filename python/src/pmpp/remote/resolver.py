@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 
-from .waiting import EVENT_READ, Steps, Wait, pause
+from ..core.waiting import EVENT_READ, Steps, Wait, pause
 
 MOST_THREADS = 100
 STACK_SIZE = 1 << 20  # bytes. The default, 8 MB, counts in full where memory is not overcommitted

@@ -13,16 +13,17 @@ from typing import NamedTuple
 from psycopg import OperationalError, sql
 from psycopg.pq import ConnStatus, Format, TransactionStatus, abc
 
-from . import diagnostics, errors
+from .. import errors
+from ..core.queue import Task, may_lack_rows, may_write, shown
+from ..core.settings import Settings
+from ..core.waiting import Steps, pause
+from ..errors import ConnectError, PmppError
+from . import diagnostics
 from .connect import connect
 from .conninfo import Target
 from .diagnostics import Notice
-from .errors import ConnectError, PmppError
 from .link import ChunkRows, Deliver, Link
-from .rows import BINARY_TYPES, Part
-from .settings import Settings
-from .waiting import Steps, pause
-from .workqueue import Task, may_lack_rows, may_write, shown
+from .results import BINARY_TYPES, Part
 
 # The oids of types, the same on every server.
 # money, and arrays of it

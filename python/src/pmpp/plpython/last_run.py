@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-from .interrupts import Interrupts
-from .workqueue import DONE, Task, WorkQueue
+from ..core.interrupts import Interrupts
+from ..core.queue import DONE, Task, WorkQueue
 
 Row = tuple[object, ...]
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from .errors import PmppError
+from ..errors import PmppError
 from .interrupts import Interrupts
 from .manifest import Item
 

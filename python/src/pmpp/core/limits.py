@@ -9,9 +9,10 @@ from functools import cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from . import errors, names
-from .conninfo import Target
-from .errors import PmppError
+from .. import errors
+from ..errors import PmppError
+from ..remote import resolver
+from ..remote.conninfo import Target
 from .files import UNCOUNTED, Files
 from .interrupts import Interrupts
 
@@ -159,7 +160,7 @@ def _spelling(host: str) -> str:
     """Return how all that differ from a host in spelling only are spelt."""
     if host.startswith("/"):
         return os.path.realpath(host) if len(host) < LONGEST_SOCKET else host
-    address = names.numeric_address(host)
+    address = resolver.numeric_address(host)
     if address is None:
         return host if host.startswith("@") else host.lower().rstrip(".")
     ip = ip_address(address)

@@ -3,7 +3,7 @@
 State is kept for two purposes: a front in PL/pgSQL that caught an error asks `failure` what to
 say, and `last_run` tells what became of the last call. It lives in the memory of the process,
 which ordinary users cannot reach from SQL. It is for the role that made the call, until DISCARD
-ALL, see `catalog.Owner`.
+ALL, see `local_backend.Owner`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
-from . import errors, files, history, manifest, targets
-from .catalog import Catalog, Owner, local_error
-from .columns import Columns
-from .diagnostics import Notice
-from .engine import Delivery, Engine
-from .errors import NAMES, PmppError
-from .interrupts import Interrupts
-from .rows import Batch, Write, as_columns, as_rows
-from .workqueue import Task, WorkQueue
+from .. import errors
+from ..core import files, manifest
+from ..core.interrupts import Interrupts
+from ..core.queue import Task, WorkQueue
+from ..errors import NAMES, PmppError
+from ..remote.diagnostics import Notice
+from ..remote.results import Batch, Write, as_columns, as_rows
+from ..scheduler.engine import Delivery, Engine
+from . import foreign_servers
+from . import last_run as last_runs
+from .delivery import Columns
+from .local_backend import Catalog, Owner, local_error
 
 # The settings under which PostgreSQL reads values, as in the SET clauses of the fronts.
 READING = {"intervalstyle": "sql_standard", "array_nulls": "on"}
@@ -198,19 +201,19 @@ def _take(key: int) -> object:
     return handed_over[1]
 
 
-def last_run(plpy: Any) -> list[history.Row]:
+def last_run(plpy: Any) -> list[last_runs.Row]:
     """Return what became of the queries of the last call; nothing to other roles than made it."""
     run = _own_last_run(plpy)
     catalog = Catalog(plpy)
     interrupts = Interrupts(catalog.check_interrupts)
-    return history.last_run(run.queue, catalog.fit, interrupts) if run else []
+    return last_runs.last_run(run.queue, catalog.fit, interrupts) if run else []
 
 
-def unfinished(plpy: Any) -> list[history.Row]:
+def unfinished(plpy: Any) -> list[last_runs.Row]:
     """Return a manifest of the queries of the last call that are not done."""
     run = _own_last_run(plpy)
     interrupts = Interrupts(Catalog(plpy).check_interrupts)
-    return history.unfinished(run.queue, interrupts) if run else []
+    return last_runs.unfinished(run.queue, interrupts) if run else []
 
 
 def _own_last_run(plpy: Any) -> _Run | None:
@@ -264,13 +267,13 @@ def _fields(error: PmppError) -> Fields:
 
 
 def read_user_mapping(plpy: Any) -> None:
-    """Read the user mapping that `targets` asks for, with a superuser's rights.
+    """Read the user mapping that `foreign_servers` asks for, with a superuser's rights.
 
     Raises:
         plpy.Error: if it asks for none, that is, if a user calls this by hand.
     """
     try:
-        targets.answer(Catalog(plpy))
+        foreign_servers.answer(Catalog(plpy))
     except Exception as ex:
         raise _shown(plpy, _Call(has_front=False), ex) from None
 
@@ -296,7 +299,7 @@ def _batches(
         columns = Columns(catalog, column_types, write, is_tagged=is_tagged, only_tags=only_tags)
         engine = Engine(
             items,
-            targets.resolve(plpy, catalog, caller, items, interrupts),
+            foreign_servers.resolve(plpy, catalog, caller, items, interrupts),
             catalog.settings(),
             catalog.limits(),
             catalog.check_interrupts,

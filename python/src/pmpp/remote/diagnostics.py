@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from psycopg.pq import DiagnosticField, ExecStatus, abc
 
-from . import errors
+from .. import errors
+from ..errors import PmppError, lines
 from .encoding import codec
-from .errors import PmppError, lines
 
 _GOOD = (
     ExecStatus.TUPLES_OK,
