@@ -39,7 +39,8 @@ class NameServer:
     """
 
     def __init__(self, pid: int, log: Path) -> None:
-        self.entering = ["nsenter", f"--target={pid}", "--mount", "--net"]
+        # The tests may run below another root directory than that of the mount namespace.
+        self.entering = ["nsenter", f"--target={pid}", "--mount", "--net", "--root"]
         self._log = log
 
     def questions(self) -> list[str]:
