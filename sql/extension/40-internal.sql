@@ -74,35 +74,35 @@ comment on function pmpp._hand_over(pmpp.query_manifest[]) is
 revoke all on function pmpp._hand_over(pmpp.query_manifest[]) from public;
 grant execute on function pmpp._hand_over(pmpp.query_manifest[]) to pmpp;
 
-create function pmpp._handed_json() returns json
+create function pmpp._handed_json(key bigint) returns json
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].handed_json(plpy)
+return GD["pmpp @VERSION@"].handed_json(plpy, key)
 $$;
-comment on function pmpp._handed_json() is
-    'internal: the manifest in JSON that a form without a row type hands over';
-revoke all on function pmpp._handed_json() from public;
-grant execute on function pmpp._handed_json() to pmpp;
+comment on function pmpp._handed_json(bigint) is
+    'internal: the manifest in JSON that a form without a row type has handed over';
+revoke all on function pmpp._handed_json(bigint) from public;
+grant execute on function pmpp._handed_json(bigint) to pmpp;
 
-create function pmpp._read_json() returns bigint
+create function pmpp._read_json(key bigint) returns bigint
 language plpgsql volatile parallel unsafe security invoker
 as $$
 begin
-    return pmpp._hand_over(pmpp.to_query_manifest_array(pmpp._handed_json()));
+    return pmpp._hand_over(pmpp.to_query_manifest_array(pmpp._handed_json(key)));
 end
 $$;
-comment on function pmpp._read_json() is
+comment on function pmpp._read_json(bigint) is
     'internal: read the manifest in JSON that is handed over, and hand it over as query_manifest[]';
-revoke all on function pmpp._read_json() from public;
-grant execute on function pmpp._read_json() to pmpp;
+revoke all on function pmpp._read_json(bigint) from public;
+grant execute on function pmpp._read_json(bigint) to pmpp;
 
 create function pmpp._rows(key bigint, column_types oid[], is_tagged boolean)
 returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].rows_for_front(plpy, key, column_types, is_tagged=is_tagged)
+return GD["pmpp @VERSION@"].rows(plpy, key, column_types, is_tagged=is_tagged)
 $$;
 comment on function pmpp._rows(bigint, oid[], boolean) is
     'internal: run the manifest of a front, whose queries return columns of these types';
@@ -134,19 +134,20 @@ create type pmpp._error as (
 );
 comment on type pmpp._error is 'internal: the fields of an error that PL/pgSQL can raise';
 
-create function pmpp._failure(error pmpp._error) returns pmpp._error
+create function pmpp._failure(key bigint, error pmpp._error) returns pmpp._error
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: return error
-return GD["pmpp @VERSION@"].failure(plpy, error)
+return GD["pmpp @VERSION@"].failure(key, error)
 $$;
-comment on function pmpp._failure(pmpp._error) is
-    'internal: the error behind the one that a front has caught';
-revoke all on function pmpp._failure(pmpp._error) from public;
-grant execute on function pmpp._failure(pmpp._error) to pmpp;
+comment on function pmpp._failure(bigint, pmpp._error) is
+    'internal: the error behind the one that the SQL wrapper function of a call has caught';
+revoke all on function pmpp._failure(bigint, pmpp._error) from public;
+grant execute on function pmpp._failure(bigint, pmpp._error) to pmpp;
 
--- A front assigns what this returns, though it never does: PERFORM would add a line to the CONTEXT.
-create function pmpp._raise(error pmpp._error) returns pmpp._error
+-- A wrapper function assigns what this returns, though it never returns: PERFORM would add a line to
+-- the CONTEXT.
+create function pmpp._raise(key bigint, error pmpp._error) returns pmpp._error
 language plpgsql volatile parallel unsafe security invoker
 as $$
 declare
@@ -156,7 +157,7 @@ declare
 begin
     -- An error that was raised in Python comes with the name of its class in front.
     error.message := pg_catalog.regexp_replace(error.message, '^((plpy|spiexceptions)[.][A-Za-z]+: )+', '');
-    error := pmpp._failure(error);
+    error := pmpp._failure(key, error);
     detail := case when error.detail operator(pg_catalog.<>) '' then error.detail end;
     hint := case when error.hint operator(pg_catalog.<>) '' then error.hint end;
     names := pg_catalog.concat(error.schema_name, error.table_name, error.column_name,
@@ -184,10 +185,10 @@ begin
     end if;
 end
 $$;
-comment on function pmpp._raise(pmpp._error) is
-    'internal: raise the error behind the one that a front has caught';
-revoke all on function pmpp._raise(pmpp._error) from public;
-grant execute on function pmpp._raise(pmpp._error) to pmpp;
+comment on function pmpp._raise(bigint, pmpp._error) is
+    'internal: raise the error behind the one that the SQL wrapper function of a call has caught';
+revoke all on function pmpp._raise(bigint, pmpp._error) from public;
+grant execute on function pmpp._raise(bigint, pmpp._error) to pmpp;
 
 -- The columns of a row type, and how each is unnested from b[n], where b is a row of _columns().
 -- If the rows are tagged, the columns that say where a row is from come first.

@@ -6,7 +6,7 @@ returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].rows(plpy, query_manifest)
+return GD["pmpp @VERSION@"].records(plpy, query_manifest)
 $$;
 comment on function pmpp.distribute(pmpp.query_manifest[]) is
     'run the queries of a manifest in parallel; the columns are named in the call';
@@ -18,7 +18,7 @@ returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].rows_of_json(plpy, query_manifest)
+return GD["pmpp @VERSION@"].records_of_json(plpy, query_manifest)
 $$;
 comment on function pmpp.distribute(jsonb) is
     'run the queries of a manifest in jsonb in parallel; the columns are named in the call';
@@ -30,7 +30,7 @@ returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].rows_of_json(plpy, query_manifest)
+return GD["pmpp @VERSION@"].records_of_json(plpy, query_manifest)
 $$;
 comment on function pmpp.distribute(json) is
     'run the queries of a manifest in json in parallel; the columns are named in the call';

@@ -33,7 +33,7 @@ exception when others or query_canceled or assert_failure then
         error.detail = pg_exception_detail, error.hint = pg_exception_hint,
         error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
         error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
-    error := pmpp._raise(error);
+    error := pmpp._raise(key, error);
 end
 $$;
 comment on function pmpp.meta(text, text[], double precision, integer, text[], text) is

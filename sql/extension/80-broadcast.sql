@@ -42,16 +42,17 @@ set intervalstyle = 'sql_standard'
 set array_nulls = on
 as $$
 declare
+    key pg_catalog.int8;
     error pmpp._error;
 begin
-    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type))
-        using pmpp._hand_over(pmpp._broadcast_manifest(connections, query, result_formats));
+    key := pmpp._hand_over(pmpp._broadcast_manifest(connections, query, result_formats));
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type)) using key;
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
         error.detail = pg_exception_detail, error.hint = pg_exception_hint,
         error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
         error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
-    error := pmpp._raise(error);
+    error := pmpp._raise(key, error);
 end
 $$;
 comment on function pmpp.broadcast(anyelement, text[], text, text[]) is

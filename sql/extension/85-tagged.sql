@@ -10,16 +10,17 @@ set intervalstyle = 'sql_standard'
 set array_nulls = on
 as $$
 declare
+    key pg_catalog.int8;
     error pmpp._error;
 begin
-    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using pmpp._hand_over(query_manifest);
+    key := pmpp._hand_over(query_manifest);
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true) using key;
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
         error.detail = pg_exception_detail, error.hint = pg_exception_hint,
         error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
         error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
-    error := pmpp._raise(error);
+    error := pmpp._raise(key, error);
 end
 $$;
 comment on function pmpp.distribute_tagged(anyelement, pmpp.query_manifest[]) is
@@ -37,16 +38,17 @@ set intervalstyle = 'sql_standard'
 set array_nulls = on
 as $$
 declare
+    key pg_catalog.int8;
     error pmpp._error;
 begin
-    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
+    key := pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true) using key;
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
         error.detail = pg_exception_detail, error.hint = pg_exception_hint,
         error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
         error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
-    error := pmpp._raise(error);
+    error := pmpp._raise(key, error);
 end
 $$;
 comment on function pmpp.distribute_tagged(anyelement, jsonb) is
@@ -64,16 +66,17 @@ set intervalstyle = 'sql_standard'
 set array_nulls = on
 as $$
 declare
+    key pg_catalog.int8;
     error pmpp._error;
 begin
-    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
+    key := pmpp._hand_over(pmpp.to_query_manifest_array(query_manifest));
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true) using key;
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
         error.detail = pg_exception_detail, error.hint = pg_exception_hint,
         error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
         error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
-    error := pmpp._raise(error);
+    error := pmpp._raise(key, error);
 end
 $$;
 comment on function pmpp.distribute_tagged(anyelement, json) is
@@ -93,16 +96,17 @@ set intervalstyle = 'sql_standard'
 set array_nulls = on
 as $$
 declare
+    key pg_catalog.int8;
     error pmpp._error;
 begin
-    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true)
-        using pmpp._hand_over(pmpp._broadcast_manifest(connections, query, result_formats));
+    key := pmpp._hand_over(pmpp._broadcast_manifest(connections, query, result_formats));
+    return query execute pmpp._rows_statement(pg_catalog.pg_typeof(row_type), is_tagged => true) using key;
 exception when others or query_canceled or assert_failure then
     get stacked diagnostics error.sqlstate = returned_sqlstate, error.message = message_text,
         error.detail = pg_exception_detail, error.hint = pg_exception_hint,
         error.schema_name = schema_name, error.table_name = table_name, error.column_name = column_name,
         error.datatype_name = pg_datatype_name, error.constraint_name = constraint_name;
-    error := pmpp._raise(error);
+    error := pmpp._raise(key, error);
 end
 $$;
 comment on function pmpp.broadcast_tagged(anyelement, text[], text, text[]) is

@@ -14,13 +14,15 @@ from cluster import Cluster
 from helpers import eventually, wait_until
 from pmpp.core.interrupts import Interrupts
 from pmpp.core.limits import Limits
+from pmpp.core.literals import as_rows
 from pmpp.core.manifest import parse
+from pmpp.core.notices import Notice
 from pmpp.core.settings import Settings
+from pmpp.core.target import Address
 from pmpp.errors import PmppError
-from pmpp.remote.connection import has_other_dates
-from pmpp.remote.conninfo import Address, Caller, from_string
-from pmpp.remote.diagnostics import Notice
-from pmpp.remote.results import Reader, as_rows
+from pmpp.remote.policy import Caller, from_string
+from pmpp.remote.results import Reader
+from pmpp.remote.value_format import has_other_dates
 from pmpp.scheduler.engine import Delivery, Engine
 
 SUPERUSER = Caller("postgres", True, 42, Address("/nowhere", "1"))

@@ -14,11 +14,13 @@ MB = 1024 * 1024
 # Prints the peak of its memory before and after a call.
 SCRIPT = """
 import resource, sys
-from pmpp.remote.conninfo import Address, Caller, from_string
+from pmpp.core.target import Address
+from pmpp.remote.policy import Caller, from_string
 from pmpp.scheduler.engine import Engine
 from pmpp.core.manifest import Item
 from pmpp.core.limits import Limits
-from pmpp.remote.results import Reader, as_rows
+from pmpp.core.literals import as_rows
+from pmpp.remote.results import Reader
 from pmpp.core.settings import Settings
 
 def peak():

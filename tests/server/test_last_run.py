@@ -282,16 +282,17 @@ def test_next_client_of_the_session(
 def test_what_is_left_of_a_failure(
     db: psycopg.Connection, there: str, new_role: Callable[..., str]
 ) -> None:
-    """What a front did not ask for is not for another role, or for the next client."""
+    """An error that nobody asked for is only for who knows the key of its call."""
     caught = "row('22012', 'mine', '', '', '', '', '', '', '')::pmpp._error"
-    failure = f"select sqlstate, message, detail, hint from pmpp._failure({caught})"
+    failure = f"select sqlstate, message, detail, hint from pmpp._failure(%s, {caught})"
     fail = "select pmpp._columns(pmpp._hand_over(array[row(%s, array['select x'], null, 1, null, null)::pmpp.query_manifest]), '{23}', false)"
     role = new_role()
     for change in (f'set role "{role}"', "discard all"):
         with pytest.raises(psycopg.Error):
             db.execute(fail, [there])
         db.execute(change)
-        assert db.execute(failure).fetchall() == [("22012", "mine", None, None)]
+        for key in (None, 0):
+            assert db.execute(failure, [key]).fetchall() == [("22012", "mine", None, None)]
         db.execute("reset role")
 
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pmpp.core.target import Address, Target
 from pmpp.errors import PmppError
-from pmpp.remote.conninfo import (
+from pmpp.remote.policy import (
     NO_FILE,
     NO_KERBEROS,
     ORDINARY_KEYWORDS,
-    Address,
     Caller,
     ForeignServer,
-    Target,
     from_server,
     from_string,
 )
@@ -56,7 +55,7 @@ def test_parameters_of_a_superuser_are_taken_as_they_are() -> None:
 )
 def test_label_shows_no_secret(text: str, label: str) -> None:
     """A connection is shown by its host, port and database alone."""
-    assert from_string("item 1", text, SUPERUSER).label == label
+    assert from_string("item 1", text, SUPERUSER).display_name == label
 
 
 @pytest.mark.parametrize(
@@ -189,11 +188,11 @@ def test_port_that_is_none() -> None:
     """It is refused without being shown: it may be a part of a URI that is not written right."""
     with pytest.raises(PmppError, match=r"^item 1: port must be a number, or one for each host$"):
         from_string("item 1", "postgresql://localhost:5432:secret/db", SUPERUSER)
-    assert from_string("item 1", "host=a,b port=1,2", SUPERUSER).label == "host=a,b port=1,2"
+    assert from_string("item 1", "host=a,b port=1,2", SUPERUSER).display_name == "host=a,b port=1,2"
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
+    ("text", "hosts"),
     [
         ("dbname=shop", [SERVER.host]),
         ("host=a,b", ["a", "b"]),
@@ -203,9 +202,9 @@ def test_port_that_is_none() -> None:
         ("postgresql://me:1%2Fsecret%40x@db/shop?application_name=a/b@c", ["db"]),
     ],
 )
-def test_names_that_limits_know(text: str, names: list[str]) -> None:
+def test_hosts_that_limits_know(text: str, hosts: list[str]) -> None:
     """A limit applies to every host that is written, as a name or as an address."""
-    assert from_string("item 1", text, SUPERUSER).names == names
+    assert from_string("item 1", text, SUPERUSER).hosts == hosts
 
 
 @pytest.mark.parametrize(
@@ -380,7 +379,7 @@ def resolve(mapping: dict[str, str] | None, **fields: Any) -> Target:
 def test_server_options_that_libpq_does_not_know_are_left_out() -> None:
     """Options of the wrapper such as fetch_size are not libpq's."""
     target = resolve({"user": "u", "password": "p"})
-    assert target.label == 'server "shop"'
+    assert target.display_name == 'server "shop"'
     assert target.params["host"] == "db"
     assert "fetch_size" not in target.params
     assert target.must_use_password

@@ -57,7 +57,7 @@ def test_settings() -> None:
     assert len(table) == len(defaults)
     assert defaults.keys() == HINTS.keys()
     values = {name: None if text == "no limit" else text for name, text in defaults.items()}
-    assert parse("C", values, int, float) == Settings()
+    assert parse(values, int, float) == Settings()
 
 
 def test_sqlstates() -> None:
@@ -137,7 +137,7 @@ def test_help() -> None:
 def raised_in_sql() -> list[tuple[str, str]]:
     """Return the condition and the fields of each error that the SQL functions raise.
 
-    `raise using` raises again what was caught, and a warning is none.
+    `raise using` raises again what was caught. Warnings are no errors.
     """
     found = re.findall(r"^\s*raise (\w+) using\s(.*?;)\n", SCRIPT, re.MULTILINE | re.DOTALL)
     assert len(found) == len(re.findall(r"^\s*raise\b(?! using | warning )", SCRIPT, re.MULTILINE))

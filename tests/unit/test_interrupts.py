@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from pmpp.core.interrupts import EVERY, Interrupts
-from pmpp.core.limits import Limits, Places
+from pmpp.core.limits import Limiter, Limits
 from pmpp.core.manifest import Item, parse
 from pmpp.core.queue import WorkQueue
 from pmpp.core.settings import Settings
+from pmpp.core.target import Address, Target
 from pmpp.errors import PmppError
 from pmpp.plpython import foreign_servers, last_run
-from pmpp.remote.conninfo import Address, Caller, Target
+from pmpp.remote.policy import Caller
 from pmpp.scheduler.engine import Engine
 
 MANY = ["select 1"] * EVERY
@@ -27,7 +28,7 @@ def interrupt() -> None:
     raise Interrupted
 
 
-TARGET = Target("x", [], {"host": "", "hostaddr": ""}, must_use_password=False)
+TARGET = Target("x", {"host": "", "hostaddr": ""}, must_use_password=False)
 INTERRUPTED, UNINTERRUPTED = Interrupts(interrupt), Interrupts(lambda: None)
 
 
@@ -42,16 +43,16 @@ def items(count: int, queries: list[str]) -> list[Item]:
 
 
 class Local:
-    """A local server without foreign servers."""
+    """A server process whose database has no foreign servers."""
 
-    def foreign_servers(self, names: list[str]) -> dict[str, Any]:
-        return {}
+    def select(self, sql: str) -> list[dict[str, Any]]:
+        return []
 
 
 def resolve(given: list[Item], interrupts: Interrupts) -> None:
     local: Any = Local()
     foreign_servers.resolve(
-        None, local, Caller("admin", True, 42, Address("/nowhere", "1")), given, interrupts
+        local, Caller("admin", True, 42, Address("/nowhere", "1")), given, interrupts
     )
 
 
@@ -71,10 +72,10 @@ LOOPS: dict[str, Callable[[Interrupts], object]] = {
     "setup commands": lambda i: parse([entry(setup_commands=MANY)], i),
     "items": lambda i: parse([entry()] * EVERY, i),
     "connections": lambda i: resolve(items(EVERY, ["q"]), i),
-    "places": lambda i: Places(Limits(), None, dict.fromkeys(range(EVERY), TARGET), i),
+    "limits": lambda i: Limiter(Limits(), None, dict.fromkeys(range(EVERY), TARGET), i),
     "queue": lambda i: queue_of(items(1, MANY), i),
     "failing": fail_all,
-    "last_run": lambda i: last_run.last_run(queue_of(items(1, MANY), UNINTERRUPTED), str, i),
+    "last_run": lambda i: last_run.rows(queue_of(items(1, MANY), UNINTERRUPTED), str, i),
     "unfinished": lambda i: last_run.unfinished(queue_of(items(1, MANY), UNINTERRUPTED), i),
 }
 

@@ -8,14 +8,14 @@ from typing import cast
 
 import pytest
 from pmpp.core.waiting import EVENT_READ, Steps, Wait
-from pmpp.remote.connection import Session
+from pmpp.remote.connection import Connection
 from pmpp.scheduler.event_loop import HIGH_WATER, Loop
 
 MB = 1024 * 1024
 
 
 class Receiver:
-    """In place of a session: it receives a megabyte at a time, and delivers it in large chunks."""
+    """In place of a connection: it receives a megabyte at a time, and delivers it in large chunks."""
 
     def __init__(self) -> None:
         self.pgconn = object()  # connected
@@ -48,7 +48,7 @@ def receivers() -> Iterator[list[Receiver]]:
 def start(receivers: list[Receiver], chunks: int, size: int) -> Loop:
     loop = Loop(lambda: None)
     for receiver in receivers:
-        loop.start(cast(Session, receiver), receiver.steps(chunks, size))
+        loop.start(cast(Connection, receiver), receiver.steps(chunks, size))
     return loop
 
 
@@ -58,7 +58,7 @@ def test_large_chunks_are_received_one_at_a_time(receivers: list[Receiver]) -> N
         receiver.theirs.send(b"there is always something to read")
     loop = start(receivers, chunks=3, size=32 * MB)
     most = 0
-    while loop.sessions():
+    while loop.connections():
         loop.turn()
         most = max(most, sum(receiver.received for receiver in receivers))
     assert [receiver.delivered for receiver in receivers] == [3] * len(receivers)
@@ -74,7 +74,7 @@ def test_others_receive_when_one_stalls(receivers: list[Receiver]) -> None:
         loop.turn()
     stalled = max(receivers, key=lambda receiver: receiver.received)
     stalled.ours.recv(100)
-    while len(loop.sessions()) > 1:
+    while len(loop.connections()) > 1:
         loop.turn()
     assert [receiver.delivered for receiver in receivers].count(1) == len(receivers) - 1
     assert not stalled.delivered
@@ -90,7 +90,7 @@ def test_small_results_are_received_meanwhile(receivers: list[Receiver]) -> None
     while sum(receiver.received for receiver in large) <= HIGH_WATER:
         loop.turn()
     small.theirs.send(b"something to read")
-    loop.start(cast(Session, small), small.steps(chunks=1, size=MB))
+    loop.start(cast(Connection, small), small.steps(chunks=1, size=MB))
     while not small.delivered:
         loop.turn()
     assert not any(receiver.delivered for receiver in large)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from pmpp.core.files import UNCOUNTED, Files
 from pmpp.core.interrupts import Interrupts
-from pmpp.core.limits import Limits, Places
+from pmpp.core.limits import UNCOUNTED, Limiter, Limits, OpenFiles
+from pmpp.core.target import Address, Target
 from pmpp.errors import PmppError
-from pmpp.remote.conninfo import Address, Caller, ForeignServer, Target, from_server, from_string
+from pmpp.remote.policy import Caller, ForeignServer, from_server, from_string
 from psycopg.conninfo import make_conninfo
 
 CALLER = Caller("admin", True, 42, Address("/nowhere/socket", "5433"))
@@ -25,10 +25,10 @@ def target(*hosts: str, server: str | None = None, hostaddr: str = "") -> Target
     return from_string("item 1", make_conninfo(**params), CALLER)
 
 
-def places(
-    limits: Limits, total: int | None, targets: dict[int, Target], files: Files = UNCOUNTED
-) -> Places:
-    return Places(limits, total, targets, Interrupts(lambda: None), files)
+def limiter_of(
+    limits: Limits, total: int | None, targets: dict[int, Target], open_files: OpenFiles = UNCOUNTED
+) -> Limiter:
+    return Limiter(limits, total, targets, Interrupts(lambda: None), open_files)
 
 
 def limits(*servers: str, **most: int) -> Limits:
@@ -37,61 +37,61 @@ def limits(*servers: str, **most: int) -> Limits:
     return Limits(by_name, frozenset(servers))
 
 
-def count(places: Places, item: int) -> int:
-    """Take places for an item until there are none left; return how many there were."""
-    taken = 0
-    while taken < 100 and places.take(item):
-        taken += 1
-    return taken
+def count(limiter: Limiter, item: int) -> int:
+    """Open connections of an item until no more are permitted; return how many were."""
+    opened = 0
+    while opened < 100 and limiter.acquire(item):
+        opened += 1
+    return opened
 
 
-def test_without_limits_there_is_always_a_place() -> None:
+def test_without_limits_every_connection_is_permitted() -> None:
     """Nothing is limited that has no limit."""
-    assert count(places(Limits(), None, {1: target("a")}), 1) == 100
-    assert count(places(limits(b=1), None, {1: target("a")}), 1) == 100
+    assert count(limiter_of(Limits(), None, {1: target("a")}), 1) == 100
+    assert count(limiter_of(limits(b=1), None, {1: target("a")}), 1) == 100
 
 
-def test_items_share_the_places_of_a_host() -> None:
-    """Two items that lead to the same host have its places together; giving back frees one."""
-    open_now = places(
+def test_items_share_the_limit_of_a_host() -> None:
+    """Two items that lead to the same host share its limit; closing a connection permits another."""
+    limiter = limiter_of(
         limits(a=3), None, {1: target("a"), 2: target("a", server="server"), 3: target("b")}
     )
-    assert open_now.take(1)
-    assert count(open_now, 2) == 2
-    assert not open_now.take(1)
-    open_now.give_back(2)
-    assert open_now.take(1)
-    assert count(open_now, 3) == 100
+    assert limiter.acquire(1)
+    assert count(limiter, 2) == 2
+    assert not limiter.acquire(1)
+    limiter.release(2)
+    assert limiter.acquire(1)
+    assert count(limiter, 3) == 100
 
 
 def test_the_smallest_limit_counts() -> None:
     """A server, its host, and the call as a whole are all limited."""
     both = limits(server=5, host=2)
-    assert count(places(both, None, {1: target("host", server="server")}), 1) == 2
-    assert count(places(both, None, {1: target("other", server="server")}), 1) == 5
-    assert count(places(both, 4, {1: target("other", server="server")}), 1) == 4
+    assert count(limiter_of(both, None, {1: target("host", server="server")}), 1) == 2
+    assert count(limiter_of(both, None, {1: target("other", server="server")}), 1) == 5
+    assert count(limiter_of(both, 4, {1: target("other", server="server")}), 1) == 4
 
 
 def test_star_limits_each_of_those_without_a_limit() -> None:
-    """Under a star every host without a limit of its own has that many places for itself."""
-    open_now = places(
+    """Under a star every host without a limit of its own has that limit for itself."""
+    limiter = limiter_of(
         limits(everywhere=2, a=3),
         None,
         {1: target("a"), 2: target("b"), 3: target("c"), 4: target()},
     )
-    assert [count(open_now, n) for n in (1, 2, 3, 4)] == [3, 2, 2, 2]
+    assert [count(limiter, n) for n in (1, 2, 3, 4)] == [3, 2, 2, 2]
 
 
 def test_star_is_not_evaded_by_further_names() -> None:
-    """What leads to one host, under whatever further names, shares its places."""
+    """What leads to one host, under whatever further names, shares its limit."""
     targets = {
         1: target("a"),
         2: target("a", server="x"),
         3: target("a", hostaddr="y"),
         4: target("a", "a"),
     }
-    open_now = places(limits(everywhere=2), None, targets)
-    assert [count(open_now, n) for n in (2, 3, 4, 1)] == [2, 0, 0, 0]
+    limiter = limiter_of(limits(everywhere=2), None, targets)
+    assert [count(limiter, n) for n in (2, 3, 4, 1)] == [2, 0, 0, 0]
 
 
 LISTED = limits("warehouse", everywhere=0, warehouse=8, db1=3)
@@ -112,7 +112,7 @@ LISTED = limits("warehouse", everywhere=0, warehouse=8, db1=3)
 )
 def test_list_of_what_is_allowed(listed: Target, most: int) -> None:
     """If the star has 0, calls connect to the servers and hosts that have a limit."""
-    assert count(places(LISTED, None, {1: listed}), 1) == most
+    assert count(limiter_of(LISTED, None, {1: listed}), 1) == most
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_list_of_what_is_allowed(listed: Target, most: int) -> None:
 def test_list_is_not_evaded(evading: Target) -> None:
     """Every host and address must be in the list, whatever it is called and in which order."""
     with pytest.raises(PmppError, match="are not allowed"):
-        places(LISTED, None, {1: evading})
+        limiter_of(LISTED, None, {1: evading})
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_a_limit_is_not_evaded_by_another_spelling(row: str, spellings: list[str
     given = [row, *spellings]
     targets = dict(enumerate([*map(target, given), *(target("a", hostaddr=h) for h in given if h)]))
     for number in targets:
-        open_now = places(Limits({row: 2}), None, targets)
-        assert count(open_now, number) == 2
-        assert not any(open_now.take(other) for other in targets)
-    everywhere = places(limits(everywhere=2), None, dict(enumerate(map(target, given))))
+        limiter = limiter_of(Limits({row: 2}), None, targets)
+        assert count(limiter, number) == 2
+        assert not any(limiter.acquire(other) for other in targets)
+    everywhere = limiter_of(limits(everywhere=2), None, dict(enumerate(map(target, given))))
     assert sum(count(everywhere, number) for number in range(len(given))) == 2
 
 
@@ -173,14 +173,14 @@ def test_a_limit_is_not_evaded_by_a_link(tmp_path: Path) -> None:
     link = tmp_path / "link"
     os.symlink(tmp_path, link)
     targets = {1: target(str(link)), 2: target(str(tmp_path))}
-    open_now = places(Limits({str(tmp_path): 2}), None, targets)
-    assert [count(open_now, 1), count(open_now, 2)] == [2, 0]
+    limiter = limiter_of(Limits({str(tmp_path): 2}), None, targets)
+    assert [count(limiter, 1), count(limiter, 2)] == [2, 0]
 
 
 def test_long_names_are_compared_at_once() -> None:
     """The name of a directory that no socket can have is not looked at."""
     targets = {n: target(part * 150_000) for n, part in enumerate(["/a", "/..", "x.", "0."])}
-    assert count(places(limits(everywhere=2), None, targets), 0) == 2
+    assert count(limiter_of(limits(everywhere=2), None, targets), 0) == 2
 
 
 class Counted:
@@ -202,14 +202,14 @@ class Counted:
 def test_all_calls_of_a_process() -> None:
     """Together they have as many as the process may have; one that can have none is told."""
     counted = Counted(20)
-    files = Files(counted.acquire, counted.release)
-    first, second, third = (places(Limits(), None, {1: target("a")}, files) for _ in range(3))
+    files = OpenFiles(counted.acquire, counted.release)
+    first, second, third = (limiter_of(Limits(), None, {1: target("a")}, files) for _ in range(3))
     assert count(first, 1) == 20
     assert first.lacks_files
     with pytest.raises(PmppError, match="too many connections open"):
-        second.take(1)
+        second.acquire(1)
     for _ in range(5):
-        first.give_back(1)
+        first.release(1)
     assert count(second, 1) == 5
     first.close()
     assert count(second, 1) == 15

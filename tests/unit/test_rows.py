@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pmpp.core import literals
+from pmpp.core.literals import Write, array_literal, as_columns, as_rows, composite_literal
 from pmpp.errors import PmppError
-from pmpp.remote import results
-from pmpp.remote.results import (
-    BINARY_TYPES,
-    Write,
-    array_literal,
-    as_columns,
-    as_rows,
-    composite_literal,
-)
+from pmpp.remote.results import BINARY_TYPES
 
 
 @pytest.mark.parametrize(
@@ -78,7 +72,7 @@ def test_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that would be too long is halved until it is not."""
     some = [("1", "a"), ("2", None), ("3", "c" * 100)]
     assert as_columns(some) == [['{"1","2","3"}', '{"a",NULL,"' + "c" * 100 + '"}']]
-    monkeypatch.setattr(results, "MOST_CHARACTERS", 50)
+    monkeypatch.setattr(literals, "MOST_CHARACTERS", 50)
     assert as_columns(some) == [
         ['{"1"}', '{"a"}', ""],
         ['{"2"}', "{NULL}", ""],

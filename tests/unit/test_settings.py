@@ -8,7 +8,7 @@ from pmpp.errors import PmppError
 
 
 def read(**values: str) -> Settings:
-    return parse("C", {**dict.fromkeys(HINTS), **values}, int, float)
+    return parse({**dict.fromkeys(HINTS), **values}, int, float)
 
 
 def test_defaults() -> None:

@@ -22,7 +22,7 @@ def test_each_query_is_taken_once_in_order() -> None:
     first, second = item(1, "a", "b"), item(2, "c")
     queue = WorkQueue([first, second], {1: "one", 2: "two"}, UNINTERRUPTED)
     taken = [queue.take(first), queue.take(second), queue.take(first), queue.take(first)]
-    assert [task and (task.label, task.number, task.sql) for task in taken] == [
+    assert [task and (task.display_name, task.number, task.sql) for task in taken] == [
         ("one", 1, "a"),
         ("two", 1, "c"),
         ("one", 2, "b"),

@@ -42,6 +42,12 @@ def lines(*texts: str | None) -> str | None:
     return "\n".join(filter(None, texts)) or None
 
 
+def as_context(running: object) -> str:
+    """Return the name of a query or command as a line of a CONTEXT."""
+    text = str(running)
+    return text[:1].upper() + text[1:]
+
+
 class PmppError(Exception):
     """An error to be shown to the user.
 

@@ -17,6 +17,11 @@ from .interrupts import Interrupts
 RESULT_FORMATS = ("text", "binary")
 
 
+def item_name(number: int) -> str:
+    """Return what messages call an item, by its place in the manifest."""
+    return f"item {number}"
+
+
 class Item(NamedTuple):
     """One connection and the queries to run on it.
 
@@ -46,6 +51,11 @@ class Item(NamedTuple):
         """
         wanted = cpus * self.cpu_multiplier if self.num_workers is None else self.num_workers
         return int(max(1, min(wanted, len(self.queries))))
+
+    @property
+    def name(self) -> str:
+        """What messages call the item."""
+        return item_name(self.number)
 
     @property
     def asks_cpus(self) -> bool:
@@ -80,93 +90,93 @@ def parse(manifest: object, interrupts: Interrupts) -> list[Item]:
 
 
 def _parse_item(number: int, entry: Mapping[str, object] | None, interrupts: Interrupts) -> Item:
-    where = f"item {number}"
+    name = item_name(number)
     if entry is None:
-        raise PmppError(f"{where} is null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED)
-    queries = _statements(where, "queries", entry["queries"], interrupts)
+        raise PmppError(f"{name} is null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED)
+    queries = _statements(name, "queries", entry["queries"], interrupts)
     if not queries:
         raise PmppError(
-            f"{where}: queries must not be null or empty",
+            f"{name}: queries must not be null or empty",
             sqlstate=errors.INVALID_PARAMETER_VALUE,
         )
     return Item(
         number=number,
-        connection=_connection(where, entry["connection"]),
+        connection=_connection(name, entry["connection"]),
         queries=queries,
-        cpu_multiplier=_cpu_multiplier(where, entry["cpu_multiplier"]),
-        num_workers=_num_workers(where, entry["num_workers"]),
-        setup_commands=_statements(where, "setup_commands", entry["setup_commands"], interrupts),
-        result_format=_result_format(where, entry["result_format"]),
+        cpu_multiplier=_cpu_multiplier(name, entry["cpu_multiplier"]),
+        num_workers=_num_workers(name, entry["num_workers"]),
+        setup_commands=_statements(name, "setup_commands", entry["setup_commands"], interrupts),
+        result_format=_result_format(name, entry["result_format"]),
     )
 
 
-def _connection(where: str, value: object) -> str:
+def _connection(name: str, value: object) -> str:
     if value is None:
         raise PmppError(
-            f"{where}: connection must not be null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED
+            f"{name}: connection must not be null", sqlstate=errors.NULL_VALUE_NOT_ALLOWED
         )
     assert isinstance(value, str)
     if not value.strip():
         raise PmppError(
-            f"{where}: connection must not be empty", sqlstate=errors.INVALID_PARAMETER_VALUE
+            f"{name}: connection must not be empty", sqlstate=errors.INVALID_PARAMETER_VALUE
         )
     return value
 
 
-def _statements(where: str, field: str, value: object, interrupts: Interrupts) -> Sequence[str]:
+def _statements(name: str, field: str, value: object, interrupts: Interrupts) -> Sequence[str]:
     if value is None:
         return ()
     assert isinstance(value, list)
     for number, statement in enumerate(interrupts.over(value), 1):
         if isinstance(statement, list):
             raise PmppError(
-                f"{where}: {field} must be an array of one dimension",
+                f"{name}: {field} must be an array of one dimension",
                 sqlstate=errors.ARRAY_SUBSCRIPT_ERROR,
             )
         if statement is None:
             raise PmppError(
-                f"{where}: {field}[{number}] must not be null",
+                f"{name}: {field}[{number}] must not be null",
                 sqlstate=errors.NULL_VALUE_NOT_ALLOWED,
             )
         if not statement.strip():
             raise PmppError(
-                f"{where}: {field}[{number}] must not be empty",
+                f"{name}: {field}[{number}] must not be empty",
                 sqlstate=errors.INVALID_PARAMETER_VALUE,
             )
     return value
 
 
-def _cpu_multiplier(where: str, value: object) -> float:
+def _cpu_multiplier(name: str, value: object) -> float:
     if value is None:
         return 1.0
     assert isinstance(value, float | int)
     if not (math.isfinite(value) and value > 0):
         raise PmppError(
-            f"{where}: cpu_multiplier must be a finite number greater than zero, not {value:g}",
+            f"{name}: cpu_multiplier must be a finite number greater than zero, not {value:g}",
             sqlstate=errors.INVALID_PARAMETER_VALUE,
         )
     return float(value)
 
 
-def _num_workers(where: str, value: object) -> int | None:
+def _num_workers(name: str, value: object) -> int | None:
     if value is None:
         return None
     assert isinstance(value, int)
     if value < 1:
         raise PmppError(
-            f"{where}: num_workers must be greater than zero, not {value}",
+            f"{name}: num_workers must be greater than zero, not {value}",
             sqlstate=errors.INVALID_PARAMETER_VALUE,
         )
     return value
 
 
-def _result_format(where: str, value: object) -> str | None:
+def _result_format(name: str, value: object) -> str | None:
     if value is None:
         return None
     assert isinstance(value, str)
     if value not in RESULT_FORMATS:
         raise PmppError(
-            f'{where}: unknown result_format "{value}"',
+            f'{name}: unknown result_format "{value}"',
             sqlstate=errors.INVALID_PARAMETER_VALUE,
             hint="The result formats are text and binary.",
         )

@@ -130,7 +130,7 @@ class Task:
         item: the item it belongs to.
         number: its place in the item, from 1.
         sql: its text.
-        label: how messages show its connection.
+        display_name: how messages show its connection.
 
     Attributes:
         status: one of the states above.
@@ -141,11 +141,11 @@ class Task:
         error: why it failed.
     """
 
-    def __init__(self, item: Item, number: int, sql: str, label: str) -> None:
+    def __init__(self, item: Item, number: int, sql: str, display_name: str) -> None:
         self.item = item
         self.number = number
         self.sql = sql
-        self.label = label
+        self.display_name = display_name
         self.status = NOT_STARTED
         self.started: float | None = None
         self.ended: float | None = None
@@ -161,7 +161,7 @@ class Task:
     @cached_property
     def _name(self) -> str:
         # A query may be long, and may give many notices.
-        return f"query {self.number} of item {self.item.number} on {self.label}: {shown(self.sql)}"
+        return f"query {self.number} of {self.item.name} on {self.display_name}: {shown(self.sql)}"
 
 
 class WorkQueue:
@@ -169,7 +169,7 @@ class WorkQueue:
 
     Args:
         items: the manifest.
-        labels: for each item's number, how messages show its connection.
+        display_names: for each item's number, how messages show its connection.
         interrupts: those of the call.
 
     Attributes:
@@ -179,11 +179,11 @@ class WorkQueue:
     """
 
     def __init__(
-        self, items: Sequence[Item], labels: Mapping[int, str], interrupts: Interrupts
+        self, items: Sequence[Item], display_names: Mapping[int, str], interrupts: Interrupts
     ) -> None:
         self._interrupts = interrupts
         self.tasks = [
-            Task(item, number, sql, labels[item.number])
+            Task(item, number, sql, display_names[item.number])
             for item in items
             for number, sql in enumerate(interrupts.over(item.queries), 1)
         ]

@@ -53,15 +53,13 @@ class Settings(NamedTuple):
 
 
 def parse(
-    lc_monetary: str,
     values: Mapping[str, str | None],
     bytes_of: Callable[[str], int],
     seconds_of: Callable[[str], float],
 ) -> Settings:
-    """Read the settings.
+    """Read the settings of pmpp's own.
 
     Args:
-        lc_monetary: the setting of PostgreSQL of that name.
         values: the text of each setting that has HINTS, None or empty if it is not set.
         bytes_of, seconds_of: read a size and a time as PostgreSQL does.
 
@@ -86,7 +84,7 @@ def parse(
                     sqlstate=errors.INVALID_PARAMETER_VALUE,
                     hint=hint,
                 ) from None
-    return Settings(lc_monetary, **fields)  # type: ignore[arg-type]
+    return Settings(**fields)  # type: ignore[arg-type]
 
 
 def _on_error(text: str) -> str:

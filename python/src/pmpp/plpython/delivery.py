@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
+from typing import Any
 
 from psycopg.pq import ExecStatus, abc
 
 from .. import errors
+from ..core.literals import Batch, ColumnCast, Values, Write
 from ..core.queue import Task
 from ..errors import PmppError
 from ..remote.connection import Wanted
-from ..remote.results import Batch, ColumnCast, Reader, Write, unreadable
+from ..remote.results import Reader, unreadable
 from ..scheduler.engine import Delivery
-from .local_backend import Catalog
+from .local_backend import LocalBackend, as_pmpp_error
 
-FIRST_OWN_OID = 10000  # of those that a server gives to types itself; those before are the same
+# Servers give larger oids to types that are created in them. Smaller ones are the same everywhere.
+FIRST_OWN_OID = 10000
+
+_CATEGORIES = """
+    select pg_catalog.bool_and(t.typcategory operator(pg_catalog.=) 'S') as all_strings
+      from pg_catalog.pg_type t
+     where t.oid operator(pg_catalog.=) any ($1)
+"""
+
+# The assignment cast from one type to another that does more than reading the text again.
+_ASSIGNMENT_CAST = """
+    with recursive target as (
+        select t.oid, t.typtype, t.typbasetype
+          from pg_catalog.pg_type t where t.oid operator(pg_catalog.=) $2
+        union all
+        select t.oid, t.typtype, t.typbasetype
+          from target d join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) d.typbasetype
+         where d.typtype operator(pg_catalog.=) 'd'
+    )
+    select pg_catalog.format_type(c.castsource, -1) as source,
+           pg_catalog.format_type(c.casttarget, -1) as target
+      from target t
+      join pg_catalog.pg_cast c on c.casttarget operator(pg_catalog.=) t.oid
+     where t.typtype operator(pg_catalog.<>) 'd'
+       and c.castsource operator(pg_catalog.=) $1
+       and c.castcontext operator(pg_catalog.=) any (array['a', 'i']::pg_catalog."char"[])
+       and c.castmethod operator(pg_catalog.=) 'f'
+"""
 
 
 class Columns:
     """The columns that a call returns, as far as they are known beforehand.
 
-    The polymorphic forms tell their types. The forms that return records do not: there the
-    first result says how many there are, and PostgreSQL compares it with the caller's list.
+    The SQL wrapper functions know their types. The forms that return records do not: there the
+    first result decides how many there are, and PostgreSQL compares it with the caller's list.
 
     Args:
-        catalog: the local server.
+        backend: the server process.
         types: the oids of the types of the columns, or None.
-        write: how to write the rows, see `rows`.
+        write: how to write the rows, see `core.literals`.
         is_tagged: True if three columns come first that say where a row is from: the number of
             the item, the connection, and the number of the query.
         only_tags: True if the call returns a command and a tag for each result, and no rows.
@@ -35,7 +64,7 @@ class Columns:
 
     def __init__(
         self,
-        catalog: Catalog,
+        backend: LocalBackend,
         types: list[int] | None,
         write: Write,
         *,
@@ -43,13 +72,13 @@ class Columns:
         only_tags: bool = False,
     ) -> None:
         self._only_tags = only_tags
-        self._catalog = catalog
         self._types = types
         self._write = write
         self._is_tagged = is_tagged
         self._count = None if types is None else len(types)
         self._readers: dict[str, Reader] = {}
-        self._assignment_cast = cache(catalog.assignment_cast)
+        self._accept_text = cache(partial(_accept_text, backend))
+        self._assignment_cast = cache(partial(_assignment_cast, backend))
 
     def wanted(self) -> Wanted:
         """Return which results the engine is to deliver."""
@@ -57,8 +86,7 @@ class Columns:
             return Wanted(only_tags=True)
         if self._types is None:
             return Wanted()
-        only_rows = len(self._types) != 2 or not self._catalog.take_text(self._types)
-        return Wanted(only_rows=only_rows, check=self._check_description)
+        return Wanted(only_rows=not self._fits_command(), check=self._check_description)
 
     def check(self, delivery: Delivery) -> None:
         """Raise a PmppError if a result does not have these columns."""
@@ -104,8 +132,14 @@ class Columns:
     def _writer(self, task: Task) -> Write:
         if not self._is_tagged:
             return self._write
-        tag = (str(task.item.number), task.label, str(task.number))
+        tag = (str(task.item.number), task.display_name, str(task.number))
         return lambda rows: self._write([(*tag, *row) for row in rows])
+
+    def _fits_command(self) -> bool:
+        """Return True if a row can be a command and its tag."""
+        if self._types is None:
+            return self._count in (None, 2)
+        return len(self._types) == 2 and self._accept_text(tuple(self._types))
 
     def _check_count(self, task: Task, came: int) -> None:
         if self._count is None and came > 0:
@@ -118,12 +152,7 @@ class Columns:
             )
 
     def _check_command(self, task: Task) -> None:
-        if self._types is None:
-            self._count = self._count or 2
-            fits = self._count == 2
-        else:
-            fits = len(self._types) == 2 and self._catalog.take_text(self._types)
-        if not fits:
+        if not self._fits_command():
             raise PmppError(
                 "a statement without rows returns its command and its tag, "
                 "for which the row type must have two columns of type text",
@@ -131,6 +160,7 @@ class Columns:
                 context=f"In {task}",
                 hint="Use pmpp.meta, or the type pmpp.command_with_result.",
             )
+        self._count = 2
 
     def _casts(self, task: Task, result: abc.PGresult) -> dict[int, ColumnCast]:
         """Return what resolves differences of types, for queries in binary format."""
@@ -139,7 +169,7 @@ class Columns:
         casts = {}
         for index, wanted in enumerate(self._types):
             came = result.ftype(index)
-            # other oids stand for other types here, with casts that strangers may have written
+            # Larger oids stand for other types here, with casts that strangers may have written.
             if (
                 came < FIRST_OWN_OID
                 and came != wanted
@@ -147,3 +177,32 @@ class Columns:
             ):
                 casts[index] = cast
         return casts
+
+
+def _accept_text(backend: LocalBackend, types: Sequence[int]) -> bool:
+    """Return True if all these types are string types or domains over them."""
+    (row,) = backend.select(_CATEGORIES, ("pg_catalog.oid[]", list(types)))
+    return bool(row["all_strings"])
+
+
+def _assignment_cast(backend: LocalBackend, source: int, target: int) -> ColumnCast | None:
+    """Return what converts the text of values as an assignment would.
+
+    None if the text can be read as it is, or if there is no such cast.
+    """
+    oids = ("pg_catalog.oid", source), ("pg_catalog.oid", target)
+    for row in backend.select(_ASSIGNMENT_CAST, *oids):
+        statement = (
+            f"select v::{row['source']}::{row['target']}::pg_catalog.text as v "
+            "from pg_catalog.unnest($1) v"
+        )
+        return partial(_run_cast, backend, statement)
+    return None
+
+
+def _run_cast(backend: LocalBackend, statement: str, values: Values) -> Values:
+    try:
+        rows: Any = backend.select(statement, ("pg_catalog.text[]", list(values)))
+    except backend.SPIError as ex:
+        raise as_pmpp_error(ex) from None
+    return [row["v"] for row in rows]

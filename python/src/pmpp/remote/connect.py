@@ -11,10 +11,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, PGconn, PollingStatus, abc
 
 from .. import errors
+from ..core.target import Target, is_name
 from ..core.waiting import EVENT_READ, EVENT_WRITE, Steps, Wait
 from ..errors import ConnectError, PmppError
 from . import resolver
-from .conninfo import Target
 
 _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE}
 
@@ -25,11 +25,11 @@ class _RefusedAfterPassword(OperationalError):
     """A connection that was not let in after a password was sent, wrong or not."""
 
 
-def connect(where: str, target: Target, on_notice: OnNotice) -> Steps[abc.PGconn]:
+def connect(item_name: str, target: Target, on_notice: OnNotice) -> Steps[abc.PGconn]:
     """Return a connection that the caller may use.
 
     Args:
-        where: which item of the manifest it is for, for messages.
+        item_name: which item of the manifest it is for, for messages.
         target: where to connect to.
         on_notice: called with the connection and each notice that the remote sends.
 
@@ -52,18 +52,18 @@ def connect(where: str, target: Target, on_notice: OnNotice) -> Steps[abc.PGconn
                 except OperationalError as ex:
                     sent_password = isinstance(ex, _RefusedAfterPassword)
                     if not sent_password and _misses_require_auth(target, str(ex)):
-                        raise _did_not_ask(where, target, str(ex)) from None
+                        raise _did_not_ask(item_name, target, str(ex)) from None
                     failures.append(str(ex))
                     if sent_password:  # it may be wrong: not to be sent again, as libpq has it
-                        error = _cannot_connect(where, target, failures)
+                        error = _cannot_connect(item_name, target, failures)
                         error.sent_password = True
                         raise error from None
                 else:
-                    _check_password(where, target, pgconn)
+                    _check_password(item_name, target, pgconn)
                     return pgconn
     for host in hosts:
         resolver.forget(host.name)
-    raise _cannot_connect(where, target, failures)
+    raise _cannot_connect(item_name, target, failures)
 
 
 def _hosts(target: Target) -> list[_Host]:
@@ -97,7 +97,7 @@ class _Host:
         self._params = {**params, "host": name, "port": port}
         # Of a socket, which has no address, libpq reads the name.
         self._addresses: list[str] | None = [address]
-        if name and not address and resolver.is_name(name):
+        if name and not address and is_name(name):
             self._addresses = None
 
     def prepare(self) -> None:
@@ -167,10 +167,10 @@ def _failure(pgconn: abc.PGconn) -> OperationalError:
     return kind(pgconn.get_error_message())
 
 
-def _check_password(where: str, target: Target, pgconn: abc.PGconn) -> None:
+def _check_password(item_name: str, target: Target, pgconn: abc.PGconn) -> None:
     if target.must_use_password and not pgconn.used_password:
         pgconn.finish()
-        raise _did_not_ask(where, target, "")
+        raise _did_not_ask(item_name, target, "")
 
 
 def _misses_require_auth(target: Target, message: str) -> bool:
@@ -179,21 +179,21 @@ def _misses_require_auth(target: Target, message: str) -> bool:
     return target.must_use_password and target.params["require_auth"] in message
 
 
-def _did_not_ask(where: str, target: Target, reason: str) -> PmppError:
+def _did_not_ask(item_name: str, target: Target, reason: str) -> PmppError:
     rule = (
         "Users who are not superusers may connect only where the remote server checks the password."
     )
     return PmppError(
-        f"{where}: {target.label} did not ask for the password",
+        f"{item_name}: {target.display_name} did not ask for the password",
         sqlstate=errors.PROHIBITED_STATEMENT,
         detail="\n".join(filter(None, [rule, reason])),
         hint="Change the authentication method of the remote server.",
     )
 
 
-def _cannot_connect(where: str, target: Target, failures: list[str]) -> ConnectError:
+def _cannot_connect(item_name: str, target: Target, failures: list[str]) -> ConnectError:
     return ConnectError(
-        f"{where}: could not connect to {target.label}",
+        f"{item_name}: could not connect to {target.display_name}",
         sqlstate=errors.UNABLE_TO_CONNECT,
         detail="\n".join(failures),
     )

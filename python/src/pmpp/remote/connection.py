@@ -1,46 +1,59 @@
 """One connection to a remote server, and what it can be asked to do.
 
-The methods that talk to the remote are generators, see `waiting`.
+The methods that send or receive are generators, which yield what they wait for (`core.waiting`).
 """
 
 from __future__ import annotations
 
-import re
+import fcntl
+import sys
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
 from psycopg import OperationalError, sql
-from psycopg.pq import ConnStatus, Format, TransactionStatus, abc
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus, abc
 
 from .. import errors
+from ..core.notices import Notice
 from ..core.queue import Task, may_lack_rows, may_write, shown
 from ..core.settings import Settings
-from ..core.waiting import Steps, pause
-from ..errors import ConnectError, PmppError
-from . import diagnostics
+from ..core.target import Target
+from ..core.waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait, pause
+from ..errors import ConnectError, PmppError, as_context
+from . import diagnostics, value_format
 from .connect import connect
-from .conninfo import Target
-from .diagnostics import Notice
-from .link import ChunkRows, Deliver, Link
-from .results import BINARY_TYPES, Part
+from .encoding import client_encoding, codec
+from .results import BATCH_BYTES, BATCH_ROWS, BINARY_TYPES, Part, rows_within
 
-# The oids of types, the same on every server.
-# money, and arrays of it
-MONEY = frozenset([790, 791])
-# date, timestamp, timestamp with time zone; their arrays; their ranges, and arrays of ranges; their
-# multiranges, and arrays of multiranges
-DATES = frozenset(
-    [
-        *(1082, 1114, 1184),
-        *(1182, 1115, 1185),
-        *(3912, 3908, 3910, 3913, 3909, 3911),
-        *(4535, 4533, 4534, 6155, 6152, 6153),
-    ]
-)
-_ISO_DATE = re.compile(rb"\d{4}-\d\d-\d\d", re.ASCII)
-_DIGIT = re.compile(rb"\d", re.ASCII)
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between attempts to connect
+Deliver = Callable[[Part], None]
+
+LIBPQ_BUFFER = 16384
+# An enum is slow to look at, for each chunk.
+TUPLES_CHUNK = int(ExecStatus.TUPLES_CHUNK)
+# Rows in a chunk, if they are not large. With more of them a result arrives no faster.
+CHUNK_ROWS = 32
+# Seconds between attempts to connect.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+
+class ChunkRows:
+    """How many rows libpq is to put into a chunk, learnt from the rows that came before.
+
+    libpq keeps a chunk in memory until it is complete, and the number cannot be changed while a
+    result arrives.
+
+    Attributes:
+        count: the number for the next query.
+    """
+
+    def __init__(self) -> None:
+        self.count = CHUNK_ROWS
+
+    def learn(self, rows: int, size: int) -> None:
+        """Take into account that this many rows had this many bytes."""
+        self.count = rows_within(BATCH_BYTES, rows, size, CHUNK_ROWS)
 
 
 class Wanted(NamedTuple):
@@ -61,45 +74,111 @@ class Wanted(NamedTuple):
 ANYTHING = Wanted()
 
 
-class Session(Link):
-    """A connection.
-
-    Attributes:
-        uncommitted: the queries that are done in a transaction that is still open.
+class Connection:
+    """A connection to a remote server, made by `connect`.
 
     Args:
-        where: which item of the manifest it belongs to, for messages.
+        item_name: the item of the manifest that it belongs to, for messages.
         target: where to connect to.
         settings: those of the call.
-        on_notice: called with each notice or warning that the remote sends.
+        on_notice: called with each notice or warning that the remote server sends.
         chunk_rows: shared by all connections of a call.
+
+    Attributes:
+        item_name: see above.
+        display_name: how messages show the connection.
+        pgconn: None before it is connected and after `close`.
+        received: the bytes received that have not been delivered, about.
+        running: what the remote server runs or has run last, for messages.
+        uncommitted: the queries that are done in a transaction that is still open.
     """
 
     def __init__(
         self,
-        where: str,
+        item_name: str,
         target: Target,
         settings: Settings,
         on_notice: Callable[[Notice], None],
         chunk_rows: ChunkRows,
     ) -> None:
-        super().__init__(where, target.label, settings.result_limit, chunk_rows)
+        self.item_name = item_name
+        self.display_name = target.display_name
+        self.pgconn: abc.PGconn | None = None
+        self.received = 0
+        self._own_work = f"{item_name} on {target.display_name}"
+        self.running: object = self._own_work
+        self.uncommitted: list[Task] = []
+        self._setup_has_written = False
         self._target = target
         self._settings = settings
         self._on_notice = on_notice
+        self._chunk_rows = chunk_rows
+        self._max_result_size = settings.result_limit
         self._reads_money = True
-        self.uncommitted: list[Task] = []
-        self._setup_has_written = False
+        self._delivered = 0  # bytes of the results of the query that runs
+        self._loss: str | None = None  # why the connection was lost
+
+    # ---- Its state ----
+
+    @property
+    def _conn(self) -> abc.PGconn:
+        assert self.pgconn is not None
+        return self.pgconn
+
+    @property
+    def is_running(self) -> bool:
+        """True if the remote server runs something that can be cancelled."""
+        pgconn = self.pgconn
+        return pgconn is not None and pgconn.transaction_status == TransactionStatus.ACTIVE
+
+    @property
+    def is_idle(self) -> bool:
+        """True if the remote server can be given another query, outside of any transaction."""
+        pgconn = self.pgconn
+        return pgconn is not None and pgconn.transaction_status == TransactionStatus.IDLE
+
+    @property
+    def pid(self) -> int:
+        """The process id of the remote server's process."""
+        return self._conn.backend_pid
+
+    @property
+    def application_name(self) -> str:
+        """The application_name, as far as the remote server reports it."""
+        return (self._conn.parameter_status(b"application_name") or b"").decode(errors="replace")
+
+    def encoding(self) -> str:
+        """Return the Python codec of what the remote server sends and reads.
+
+        It is UTF-8, unless a setup command chose otherwise.
+
+        Raises:
+            PmppError: if Python has no such codec.
+        """
+        found = codec(self._conn)
+        if found is None:
+            name = client_encoding(self._conn).decode(errors="replace")
+            raise PmppError(
+                f"{self.item_name}: client_encoding is not supported: {name}",
+                sqlstate=errors.FEATURE_NOT_SUPPORTED,
+                hint="Use UTF8, which is what connections have unless told otherwise.",
+            )
+        return found
+
+    # ---- What it can be asked to do ----
 
     def connect(self) -> Steps[None]:
-        """Connect, and agree on how values are written; see `connect.connect`.
+        """Connect, and make the settings that `value_format` wants.
 
         If the connection is refused or dropped, try again as often as the settings say.
+
+        Raises:
+            ConnectError, PmppError: see `connect.connect`.
         """
         seconds = FIRST_PAUSE
         for retries in range(self._settings.connect_retries, -1, -1):
             try:
-                self.pgconn = yield from connect(self.where, self._target, self._notify)
+                self.pgconn = yield from connect(self.item_name, self._target, self._notify)
                 yield from self._apply_options()
                 yield from self._configure()
                 return
@@ -112,50 +191,86 @@ class Session(Link):
             yield from pause(seconds)
             seconds = min(2 * seconds, LONGEST_PAUSE)
 
-    def _notify(self, pgconn: abc.PGconn, result: abc.PGresult) -> None:
-        where = diagnostics.sentence(self.statement)
-        self._on_notice(diagnostics.notice(pgconn, result, where))
+    def close(self) -> None:
+        """Close the connection, in whatever state it is."""
+        if self.pgconn is not None:
+            self.pgconn.finish()
+            self.pgconn = None
+        self.received = 0
 
     def setup(self, number: int, command: str) -> Steps[None]:
         """Run one of the user's setup commands and throw its rows away.
 
         Raises:
-            PmppError: if it fails, with the remote's own fields.
+            PmppError: if it fails, with the remote server's own fields.
         """
-        where = f"setup command {number} of {self.where} on {self.label}: {shown(command)}"
+        context = f"setup command {number} of {self._own_work}: {shown(command)}"
         tags: list[bytes | None] = []
-        yield from self.run(command, where, lambda part: tags.append(part.tag))
+        yield from self.run(command, context, lambda part: tags.append(part.tag))
         self._setup_has_written |= any(map(may_write, tags))
         self._setup_has_written &= not self.is_idle
 
-    def run(self, command: str, where: object, deliver: Deliver | None = None) -> Steps[None]:
-        """Run a command of ours.
+    def query(self, task: Task, deliver: Deliver, wanted: Wanted = ANYTHING) -> Steps[None]:
+        """Run a query and hand over every result of it, in order, in parts while it runs.
+
+        Raises:
+            PmppError: if the query fails, with the remote server's own fields. If its result is of
+                no use and that can be known, before the query runs.
+        """
+        statement = self._encode(task.sql, task)
+        if wanted.only_rows and task.item.result_format != "binary" and may_lack_rows(task.sql):
+            wanted.check(task, len((yield from self._describe(statement, task))))
+        if task.item.result_format is None:
+            self._send_query(task, "send_query", statement)
+        elif task.item.result_format == "text":
+            self._send_query(task, "send_query_params", statement, None)
+        else:
+            yield from self._send_binary(statement, task, wanted)
+        reads_money, has_iso_dates = self._reads_money, value_format.has_iso_dates(self._conn)
+
+        def checked(part: Part) -> None:
+            try:
+                if not reads_money:
+                    value_format.refuse_money(part, self.display_name, self._settings.lc_monetary)
+                if has_iso_dates:
+                    value_format.refuse_other_dates(part, self.display_name)
+            except PmppError as ex:
+                ex.context = as_context(task)
+                raise
+            deliver(part)
+
+        yield from self._results(task, checked)
+
+    def run(self, command: str, context: object, deliver: Deliver | None = None) -> Steps[None]:
+        """Run a command of pmpp's own.
 
         Args:
             command: its text.
-            where: what messages call it.
+            context: how messages name it.
             deliver: called with each result, if they are wanted.
 
         Raises:
-            PmppError: if it fails, with the remote's own fields.
+            PmppError: if it fails, with the remote server's own fields.
         """
-        self._send_query(where, "send_query", self._encode(command, where))
-        yield from self._results(where, deliver)
+        self._send_query(context, "send_query", self._encode(command, context))
+        yield from self._results(context, deliver)
 
     def row(self, query: str) -> Steps[list[bytes | None] | None]:
-        """Run a query of ours and return its row, or None if it has none or several.
+        """Run a query of pmpp's own and return its row, or None if it has none or several.
 
         Raises:
-            PmppError: if it fails, with the remote's own fields.
+            PmppError: if it fails, with the remote server's own fields.
         """
         parts: list[Part] = []
-        yield from self.run(query, self.where, parts.append)
+        yield from self.run(query, self.item_name, parts.append)
         if [part.row_count for part in parts if part.row_count] != [1]:
             return None
         result = next(part for part in parts if part.row_count).result
         return [result.get_value(0, column) for column in range(result.nfields)]
 
-    def count(self, task: Task) -> None:
+    # ---- Transactions that the user's commands leave open ----
+
+    def note_done(self, task: Task) -> None:
         """Note that a query is done, in a transaction or not."""
         if self.is_idle or (task.tag or b"").startswith(b"COMMIT"):
             self.uncommitted.clear()
@@ -185,69 +300,6 @@ class Session(Link):
         written = [task for task in self.uncommitted if may_write(task.tag)]
         return written if has_written or (written and has_written is None) else None
 
-    def query(self, task: Task, deliver: Deliver, wanted: Wanted = ANYTHING) -> Steps[None]:
-        """Run a query and hand over every result of it, in order, in parts while it runs.
-
-        Raises:
-            PmppError: if the query fails, with the remote's own fields. If its result is of no
-                use and that can be known, before the query runs.
-        """
-        statement = self._encode(task.sql, task)
-        if wanted.only_rows and task.item.result_format != "binary" and may_lack_rows(task.sql):
-            wanted.check(task, len((yield from self._describe(statement, task))))
-        if task.item.result_format is None:
-            self._send_query(task, "send_query", statement)
-        elif task.item.result_format == "text":
-            self._send_query(task, "send_query_params", statement, None)
-        else:
-            yield from self._send_binary(statement, task, wanted)
-        if not self._reads_money:
-            deliver = self._without_money(task, deliver)
-        if self._writes_iso_dates():
-            deliver = self._with_iso_dates(task, deliver)
-        yield from self._results(task, deliver)
-
-    def _apply_options(self) -> Steps[None]:
-        """Set what the connection's `options` would have set, if that had to wait."""
-        if self._target.settings:
-            calls = (
-                f"pg_catalog.set_config({sql.quote(name)}, {sql.quote(value)}, false)"
-                for name, value in self._target.settings
-            )
-            yield from self.run(
-                f"select {', '.join(calls)}", f"options of {self.where} on {self.label}"
-            )
-
-    def _configure(self) -> Steps[None]:
-        """Have values written as we read them, and work ended when we are gone."""
-        pgconn = self._conn
-        if not self._writes_iso_dates():
-            yield from self.run("set datestyle to iso", f"{self.where} on {self.label}")
-        # Behind a pooler these settings stay in a session that others get next. So pmpp sets none
-        # that is right already. Not every server has them. Without
-        # client_connection_check_interval, an orphaned query runs until it next sends data.
-        # Without lc_monetary, pmpp refuses money.
-        commands = []
-        self._reads_money = pgconn.server_version >= 90000
-        if pgconn.server_version >= 140000:
-            commands.append(_set_unless("client_connection_check_interval", "1s", "<>", "'0'"))
-        if pgconn.server_version >= 120000:
-            commands.append(_set_unless("extra_float_digits", "1", "=", "any ('{1,2,3}')"))
-        elif pgconn.server_version >= 90000:
-            commands.append(_set_unless("extra_float_digits", "3", "=", "'3'"))
-        if pgconn.server_version >= 90000:
-            # A pooler may report the DateStyle of another session than the one that it hands out.
-            commands.append(_set_unless("datestyle", "ISO", "~", "'^ISO'"))
-            wanted = self._settings.lc_monetary
-            commands.append(_set_unless("lc_monetary", wanted, "=", sql.quote(wanted)))
-        if commands and not (yield from self._try("; ".join(commands))):
-            for command in commands:
-                self._reads_money = yield from self._try(command)
-
-    def _writes_iso_dates(self) -> bool:
-        """Return True if the remote server says that its DateStyle is ISO, or does not say."""
-        return (self._conn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO")
-
     def _has_written(self) -> Steps[bool | None]:
         """Return True if a transaction is open and has written, None if that is not known."""
         pgconn = self._conn
@@ -261,20 +313,58 @@ class Session(Link):
                 return answer == [b"t"]
         return None
 
+    # ---- Connecting ----
+
+    def _notify(self, pgconn: abc.PGconn, result: abc.PGresult) -> None:
+        self._on_notice(diagnostics.notice(pgconn, result, as_context(self.running)))
+
+    def _apply_options(self) -> Steps[None]:
+        """Set what the connection's `options` would have set, if that had to wait."""
+        if self._target.settings:
+            calls = (
+                f"pg_catalog.set_config({sql.quote(name)}, {sql.quote(value)}, false)"
+                for name, value in self._target.settings
+            )
+            yield from self.run(f"select {', '.join(calls)}", f"options of {self._own_work}")
+
+    def _configure(self) -> Steps[None]:
+        """Make the settings under which values can be read. Not every server has all of them."""
+        pgconn = self._conn
+        if not value_format.has_iso_dates(pgconn):
+            yield from self.run("set datestyle to iso", self._own_work)
+        commands = value_format.settings(pgconn.server_version, self._settings.lc_monetary)
+        self._reads_money = bool(commands)
+        if commands and not (yield from self._try("; ".join(commands))):
+            # lc_monetary is the last one.
+            for command in commands:
+                self._reads_money = yield from self._try(command)
+
     def _try(self, command: str) -> Steps[bool]:
         """Run a command and return True if it worked."""
         try:
-            yield from self.run(command, f"{self.where} on {self.label}")
+            yield from self.run(command, self._own_work)
         except PmppError:
             if self.is_running or self._conn.status != ConnStatus.OK:
                 raise
             return False
         return True
 
+    # ---- Sending ----
+
+    def _encode(self, text: str, context: object) -> bytes:
+        try:
+            return text.encode(self.encoding())
+        except UnicodeEncodeError:
+            raise PmppError(
+                "the statement has characters that client_encoding of the connection lacks",
+                sqlstate=errors.UNTRANSLATABLE_CHARACTER,
+                context=as_context(context),
+            ) from None
+
     def _send_binary(self, statement: bytes, task: Task, wanted: Wanted) -> Steps[None]:
         """Send a query whose result is to be in binary format.
 
-        In text, if a column has a type that `rows` cannot read in binary.
+        In text, if a column has a type that `results` cannot read in binary.
         """
         types = yield from self._describe(statement, task)
         wanted.check(task, len(types))
@@ -282,7 +372,7 @@ class Session(Link):
         result_format = Format.BINARY if readable else Format.TEXT
         self._send_query(task, "send_query_params", statement, None, None, None, result_format)
 
-    def _describe(self, statement: bytes, where: object) -> Steps[list[int]]:
+    def _describe(self, statement: bytes, context: object) -> Steps[list[int]]:
         """Return the types of the columns of a query.
 
         What this takes is sent in one go, and the query itself does not depend on it: a pooler
@@ -290,78 +380,149 @@ class Session(Link):
         """
         failures: list[PmppError] = []
         described: list[Part] = []
-        self._send(where, "enter_pipeline_mode")
-        self._send(where, "send_prepare", b"", statement)
-        self._send(where, "send_describe_prepared", b"")
-        self._send(where, "pipeline_sync")
+        self._send(context, "enter_pipeline_mode")
+        self._send(context, "send_prepare", b"", statement)
+        self._send(context, "send_describe_prepared", b"")
+        self._send(context, "pipeline_sync")
         for deliver in (None, described.append, None):
             try:
-                yield from self._results(where, deliver)
+                yield from self._results(context, deliver)
             except PmppError as ex:
                 failures.append(ex)
                 if self._conn.status != ConnStatus.OK:
                     break
         if failures:
-            with suppress(OperationalError):  # of a lost connection
+            # The connection may have been lost.
+            with suppress(OperationalError):
                 self._conn.exit_pipeline_mode()
             raise failures[0]
-        self._send(where, "exit_pipeline_mode")
+        self._send(context, "exit_pipeline_mode")
         return [part.result.ftype(n) for part in described for n in range(part.result.nfields)]
 
-    def _without_money(self, task: Task, deliver: Deliver) -> Deliver:
-        """Return a function that delivers results, but refuses those with amounts of money."""
+    def _send_query(self, context: object, method: str, *arguments: object) -> None:
+        """Call one of libpq's functions that send a query, whose rows are to come in chunks."""
+        self._send(context, method, *arguments)
+        self._send(context, "set_chunked_rows_mode", self._chunk_rows.count)
 
-        def checked(part: Part) -> None:
-            if not MONEY.isdisjoint(map(part.result.ftype, range(part.result.nfields))):
-                raise PmppError(
-                    f"{self.label} cannot write values of type money as they are read here",
-                    sqlstate=errors.FEATURE_NOT_SUPPORTED,
-                    context=diagnostics.sentence(task),
-                    hint=f"Its lc_monetary could not be set to {self._settings.lc_monetary}, which "
-                    "it is here. Have the query cast the column to numeric.",
+    def _send(self, context: object, method: str, *arguments: object) -> None:
+        """Call one of libpq's functions that send."""
+        try:
+            getattr(self._conn, method)(*arguments)
+        except OperationalError as ex:
+            raise diagnostics.lost_connection(self.display_name, str(ex), context) from None
+
+    # ---- Receiving ----
+
+    def _results(self, context: object, deliver: Deliver | None = None) -> Steps[None]:
+        """Send what is still to be sent, then receive until the remote server is ready again."""
+        pgconn = self._conn
+        failure: PmppError | None = None
+        self.running = context
+        self._delivered = 0
+        fd = _socket(pgconn)
+        while _flush(pgconn):
+            if (yield Wait(fd, EVENT_READ | EVENT_WRITE)) & EVENT_READ:
+                self._receive(pgconn)
+        readable = Wait(fd, EVENT_READ)
+        is_busy, get_result = pgconn.is_busy, pgconn.get_result
+        chunks: list[abc.PGresult] = []
+        rows = 0
+        while True:
+            while is_busy():
+                yield readable
+                self._receive(pgconn)
+            result = get_result()
+            if result is None:
+                break
+            has_more = result.status == TUPLES_CHUNK
+            if not (has_more or failure):
+                failure = diagnostics.failure(
+                    pgconn, result, context, self.display_name, self._loss
                 )
-            deliver(part)
+            if failure or not deliver:
+                self.received = 0
+                continue
+            chunks.append(result)
+            rows += result.ntuples
+            # While this generator waits, it must not keep a chunk that has been delivered.
+            del result
+            if has_more and rows < BATCH_ROWS and self.received < BATCH_BYTES:
+                continue
+            deliver(self._part(chunks, rows))
+            chunks, rows = [], 0
+            if has_more:
+                yield None
+        if failure:
+            try:
+                raise failure
+            finally:
+                # Its traceback leads to this frame. Without a way back, no text of a megabyte waits
+                # for the garbage collector.
+                del failure
 
-        return checked
+    def _part(self, chunks: list[abc.PGresult], rows: int) -> Part:
+        """Return what has been received as one part, and count its bytes."""
+        size = self.received
+        if size > rows * LIBPQ_BUFFER:
+            # libpq reads long rows in one go, and more of them may have come meanwhile.
+            values = (c.get_value(row, column) for c in chunks
+                      for row in range(c.ntuples) for column in range(c.nfields))  # fmt: skip
+            size = max(size, sum(len(value) for value in values if value))
+        self._delivered += size
+        self.received = 0
+        self._check_size()
+        if rows:
+            self._chunk_rows.learn(rows, size)
+        return Part(chunks, rows, size)
 
-    def _with_iso_dates(self, task: Task, deliver: Deliver) -> Deliver:
-        """Return a function that delivers results, but refuses dates that are not written as ISO.
+    def _receive(self, pgconn: abc.PGconn) -> None:
+        try:
+            available = _available(pgconn)
+            pgconn.consume_input()
+            if available > LIBPQ_BUFFER:
+                # libpq does not say how much of it it took: one buffer, or all if the row is
+                # long. Meanwhile more may have come.
+                available = max(available - _available(pgconn), LIBPQ_BUFFER)
+        except OperationalError:
+            # In the result, libpq adds that it has no socket, which is of no use.
+            self._loss = self._loss or pgconn.get_error_message()
+            return
+        # libpq would keep notifications as long as the connection, and nobody reads them.
+        while pgconn.notifies():
+            pass
+        self.received += available
+        self._check_size()
 
-        Behind a pooler another session may have run the query than the one that pmpp has set up.
-        """
-
-        def checked(part: Part) -> None:
-            result = part.result
-            for column in range(result.nfields):
-                if result.ftype(column) in DATES and has_other_dates(result, column):
-                    raise PmppError(
-                        f"{self.label} writes dates in another DateStyle than ISO",
-                        sqlstate=errors.FEATURE_NOT_SUPPORTED,
-                        context=diagnostics.sentence(task),
-                        hint="A pooler may have run the query in another session. Set datestyle "
-                        "to iso for the role or the database.",
-                    )
-            deliver(part)
-
-        return checked
-
-
-def _set_unless(name: str, value: str, operator: str, operand: str) -> str:
-    """Return a statement that sets a parameter unless its value is right already.
-
-    Args:
-        name, value: of the parameter.
-        operator, operand: what a value that is right has to the right of it.
-    """
-    return (
-        f"select pg_catalog.set_config('{name}', {sql.quote(value)}, false) where not "
-        f"pg_catalog.current_setting('{name}') operator(pg_catalog.{operator}) {operand}"
-    )
+    def _check_size(self) -> None:
+        limit = self._max_result_size
+        if limit and self._delivered + self.received > limit:
+            raise PmppError(
+                "the result is larger than pmpp.max_result_size",
+                sqlstate=errors.PROGRAM_LIMIT_EXCEEDED,
+                context=as_context(self.running),
+                hint="Cut the query into smaller ones, or set pmpp.max_result_size.",
+            )
 
 
-def has_other_dates(result: abc.PGresult, column: int) -> bool:
-    """Return True if the first date in a column is not in ISO style. A session has one style."""
-    values = (result.get_value(row, column) or b"" for row in range(result.ntuples))
-    # Infinity, NULL and empty ranges have no digits; the bounds of an array end with "=".
-    first = next((v for v in values if _DIGIT.search(v.rpartition(b"=")[2])), None)
-    return first is not None and not _ISO_DATE.search(first)
+# When sending or receiving fails, get_result() returns what the remote server said before. libpq
+# has no socket any more for a connection that it has lost, and neither sends nor waits.
+
+
+def _socket(pgconn: abc.PGconn) -> int:
+    try:
+        return pgconn.socket
+    except OperationalError:
+        return NOTHING
+
+
+def _flush(pgconn: abc.PGconn) -> int:
+    try:
+        return pgconn.flush() if pgconn.status == ConnStatus.OK else 0
+    except OperationalError:
+        return 0
+
+
+def _available(pgconn: abc.PGconn) -> int:
+    """Return how many bytes the operating system holds for a connection."""
+    answer = fcntl.ioctl(pgconn.socket, termios.FIONREAD, b"\0\0\0\0")
+    return int.from_bytes(answer, sys.byteorder)

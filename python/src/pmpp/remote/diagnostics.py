@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 from psycopg.pq import DiagnosticField, ExecStatus, abc
 
 from .. import errors
-from ..errors import PmppError, lines
+from ..core.notices import Notice
+from ..errors import PmppError, as_context, lines
 from .encoding import codec
 
 _GOOD = (
@@ -31,46 +31,22 @@ _NAMES = {
 Field = Callable[[DiagnosticField], "str | None"]
 
 
-class Notice(NamedTuple):
-    """A notice or warning, of a remote server or of pmpp itself.
-
-    Attributes:
-        severity: WARNING, NOTICE, INFO, LOG or DEBUG, in English.
-        sqlstate: None for the one that PostgreSQL gives to notices or warnings.
-        names: what it is about, by some of `errors.NAMES`.
-    """
-
-    severity: str
-    message: str
-    detail: str | None = None
-    hint: str | None = None
-    sqlstate: str | None = None
-    names: Mapping[str, str] = {}
-
-
-def warning(error: PmppError) -> Notice:
-    """Return a warning that says what an error would."""
-    return Notice(
-        "WARNING", error.message, error.full_detail, error.hint, error.sqlstate, error.names
-    )
-
-
-def notice(pgconn: abc.PGconn, result: abc.PGresult, where: str) -> Notice:
+def notice(pgconn: abc.PGconn, result: abc.PGresult, context: str) -> Notice:
     """Read a notice; libpq lends its result only for the time of a callback.
 
     Args:
         pgconn: the connection.
         result: the notice.
-        where: what the remote server runs, as a line of a detail.
+        context: what the remote server runs, as a line of a CONTEXT.
     """
     field = _reader(pgconn, result)
     sqlstate = field(DiagnosticField.SQLSTATE) or ""
     return Notice(
-        # the first came with PostgreSQL 9.6; the other may be in another language
+        # PostgreSQL 9.6 introduced the first. The other one may be in another language.
         severity=field(DiagnosticField.SEVERITY_NONLOCALIZED)
         or ("WARNING" if field(DiagnosticField.SEVERITY) == "WARNING" else "NOTICE"),
         message=field(DiagnosticField.MESSAGE_PRIMARY) or "",
-        detail=lines(field(DiagnosticField.MESSAGE_DETAIL), where),
+        detail=lines(field(DiagnosticField.MESSAGE_DETAIL), context),
         hint=field(DiagnosticField.MESSAGE_HINT),
         sqlstate=sqlstate if _SQLSTATE.fullmatch(sqlstate) else None,
         names=_names(field),
@@ -78,7 +54,11 @@ def notice(pgconn: abc.PGconn, result: abc.PGresult, where: str) -> Notice:
 
 
 def failure(
-    pgconn: abc.PGconn, result: abc.PGresult, where: object, label: str, loss: str | None = None
+    pgconn: abc.PGconn,
+    result: abc.PGresult,
+    context: object,
+    display_name: str,
+    loss: str | None = None,
 ) -> PmppError | None:
     """Return the error that a result stands for, None if it has rows or a command tag.
 
@@ -87,8 +67,8 @@ def failure(
     Args:
         pgconn: the connection.
         result: what came.
-        where: the query it answers, for messages.
-        label: how messages show the connection.
+        context: the query that it answers, for messages.
+        display_name: how messages show the connection.
         loss: why the connection was lost, if it was and that is known.
 
     Raises:
@@ -98,26 +78,29 @@ def failure(
         return None
     if result.status == ExecStatus.EMPTY_QUERY:
         return PmppError(
-            "the query is empty", sqlstate=errors.INVALID_PARAMETER_VALUE, context=sentence(where)
+            "the query is empty",
+            sqlstate=errors.INVALID_PARAMETER_VALUE,
+            context=as_context(context),
         )
     if result.status in _COPY:
         raise PmppError(
             "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
             sqlstate=errors.FEATURE_NOT_SUPPORTED,
-            context=sentence(where),
+            context=as_context(context),
         )
     field = _reader(pgconn, result)
     sqlstate = field(DiagnosticField.SQLSTATE) or ""
     message = field(DiagnosticField.MESSAGE_PRIMARY)
-    if not (sqlstate or message or field(DiagnosticField.SEVERITY)):  # of libpq itself
-        return lost_connection(label, loss or result.get_error_message(), where)
+    if not (sqlstate or message or field(DiagnosticField.SEVERITY)):
+        # libpq itself has made this result.
+        return lost_connection(display_name, loss or result.get_error_message(), context)
     is_error = _SQLSTATE.fullmatch(sqlstate) and not sqlstate.startswith(_SUCCESS)
     return PmppError(
         message or "the remote gave no message",
         sqlstate=sqlstate if is_error else errors.INTERNAL_ERROR,
         detail=field(DiagnosticField.MESSAGE_DETAIL),
         hint=field(DiagnosticField.MESSAGE_HINT),
-        context=lines(field(DiagnosticField.CONTEXT), sentence(where)),
+        context=lines(field(DiagnosticField.CONTEXT), as_context(context)),
         names=_names(field),
     )
 
@@ -138,17 +121,11 @@ def _reader(pgconn: abc.PGconn, result: abc.PGresult) -> Field:
     return field
 
 
-def lost_connection(label: str, message: str, where: object) -> PmppError:
+def lost_connection(display_name: str, message: str, context: object) -> PmppError:
     """Return the error for a connection that ended while it was in use."""
     return PmppError(
-        f"lost the connection to {label}",
+        f"lost the connection to {display_name}",
         sqlstate=errors.CONNECTION_FAILURE,
         detail=message,
-        context=sentence(where),
+        context=as_context(context),
     )
-
-
-def sentence(where: object) -> str:
-    """Return the name of a query as a line of a context."""
-    text = str(where)
-    return text[:1].upper() + text[1:]

@@ -12,9 +12,10 @@ import re
 from .. import errors
 from ..core.waiting import Steps
 from ..errors import PmppError
-from .connection import Session
+from .connection import Connection
 
-MOST_CPUS = 65536  # a remote that claims more is not believed
+# A remote server that claims to have more is not believed.
+MOST_CPUS = 65536
 
 # The body and the language of num_cpus(), if it is a member of the extension, and how to call it.
 # No SQL calls a function by its oid, so one in C is called by its name. It and its schema must
@@ -42,25 +43,29 @@ select p.prosrc, l.lanname,
 _CONSTANT = re.compile(rb"\s*select\s+(\d{1,9})\s*;?\s*", re.ASCII | re.IGNORECASE)
 
 
-def ask_cpus(session: Session) -> Steps[int]:
-    """Return the number of CPUs of the remote machine, as pmpp says there.
+def ask_cpus(connection: Connection) -> Steps[int]:
+    """Return the number of CPUs of the remote machine, as pmpp there has it.
 
     Args:
-        session: a connection to it.
+        connection: a connection to it.
 
     Raises:
         PmppError: if pmpp is not there, may not be used, or gives no sensible answer.
     """
     hint = "Set num_workers, or install pmpp in the remote database."
     try:
-        return (yield from _cpus(session))
+        return (yield from _cpus(connection))
     except PmppError as ex:
-        problem = f"{session.where}: could not ask {session.label} for its number of CPUs"
-        raise PmppError(f"{problem}: {ex.message}", sqlstate=ex.sqlstate, hint=hint) from None
+        raise PmppError(
+            f"{connection.item_name}: could not ask {connection.display_name} for its number of "
+            f"CPUs: {ex.message}",
+            sqlstate=ex.sqlstate,
+            hint=hint,
+        ) from None
 
 
-def _cpus(session: Session) -> Steps[int]:
-    function = yield from session.row(_FUNCTION)
+def _cpus(connection: Connection) -> Steps[int]:
+    function = yield from connection.row(_FUNCTION)
     if function is None:
         raise PmppError(
             "the database has no function num_cpus() of an extension pmpp",
@@ -72,7 +77,7 @@ def _cpus(session: Session) -> Steps[int]:
         constant = _CONSTANT.fullmatch(body or b"")
         value = constant and constant[1]
     elif language == b"c" and is_safe == b"t":
-        answer = yield from session.row((call or b"").decode(session.encoding()))
+        answer = yield from connection.row((call or b"").decode(connection.encoding()))
         value = answer and answer[0]
     if value and value.isdigit() and len(value) < 10 and 1 <= int(value) <= MOST_CPUS:
         return int(value)

@@ -17,10 +17,10 @@ import _thread
 import gc
 import os
 import signal
-import socket
 import threading
 import time
 
+from ..core.target import addresses
 from ..core.waiting import EVENT_READ, Steps, Wait, pause
 
 MOST_THREADS = 100
@@ -36,19 +36,6 @@ _collects_garbage = True
 
 class NotResolvedError(Exception):
     """A name without an address; the text says why."""
-
-
-def is_name(host: str) -> bool:
-    """Return True if a host is neither the directory of a socket nor a numeric address."""
-    return not host.startswith(("/", "@")) and numeric_address(host) is None
-
-
-def numeric_address(host: str) -> str | None:
-    """Return a numeric address in the usual form, None if the host is not one."""
-    try:
-        return _addresses(host, socket.AI_NUMERICHOST)[0]
-    except OSError:
-        return None
 
 
 def prepare(host: str) -> None:
@@ -161,7 +148,7 @@ class _Lookup:
     def _run(self) -> None:
         """Look the name up; this is what the thread does."""
         try:
-            self.addresses = _addresses(self._host)
+            self.addresses = addresses(self._host)
         except OSError as ex:
             self.failure = ex.strerror or str(ex)
         finally:
@@ -170,19 +157,6 @@ class _Lookup:
                 for writer in self._waiting:
                     os.close(writer)
             _end()
-
-
-def _addresses(host: str, flags: int = 0) -> list[str]:
-    """Return the addresses of a host.
-
-    Raises:
-        OSError: if there are none.
-    """
-    # As bytes, since Python would encode a text as an internationalized name.
-    found = socket.getaddrinfo(
-        host.encode(), None, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=flags
-    )
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _end() -> None:

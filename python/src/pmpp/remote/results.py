@@ -1,16 +1,6 @@
-"""From results to text that PostgreSQL converts, a batch of rows at a time.
+"""Reading results: from what libpq has received to the text of values.
 
-There are two ways to write a batch. In both, PostgreSQL calls the input functions of the columns.
-
-`as_columns` writes an array literal for each column, such as {"1","2"}, which a statement casts
-to an array of the column's type and unnests. Neither Python nor PL/Python does anything row by
-row in it. A batch of a single row has the values themselves for the types of SINGLE_TYPES: of a
-large value each copy counts.
-
-`as_rows` writes a composite literal for each row, such as ("1","a b",), for rows whose types are
-not known beforehand or cannot be unnested. It takes twice as long.
-(A tuple of strings would not do: PL/Python takes a string for the elements of an array, for a
-true boolean whatever it says, and for no bytea at all.)
+Each part of a result is read in batches of rows, which `core.literals` writes for PostgreSQL.
 """
 
 from __future__ import annotations
@@ -19,7 +9,6 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
-from itertools import zip_longest
 from math import inf
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -29,19 +18,12 @@ from psycopg.pq import Format, PGconn, abc
 from psycopg.types.string import TextLoader
 
 from .. import errors
+from ..core.literals import Batch, ColumnCast, Values, Write, refuse_nul
 from ..errors import PmppError
 
-Values = Sequence[str | None]
-Batch = list[str | None]
-Write = Callable[[Sequence[Values]], list[Batch]]
-ColumnCast = Callable[[Values], Values]
-
-BATCH_ROWS = 300  # with 1000 it takes a fifth longer: more objects than the allocator likes
+# The most rows and bytes of a batch. Larger ones take longer: Python allocates more objects.
+BATCH_ROWS = 300
 BATCH_BYTES = 256 * 1024
-MOST_CHARACTERS = 64 * 1024 * 1024  # of all columns: what PL/Python hands over must be below 1 GB
-
-# Marks for writing many values at once: characters that hardly ever occur in one.
-NEXT_VALUE, NEXT_ROW, NULL = "\x1c", "\x1d", "\x1e"
 
 
 class Part(NamedTuple):
@@ -71,6 +53,17 @@ class Part(NamedTuple):
     def without_rows(self) -> Part:
         """Return a part with the same tag, for those who do not want the rows."""
         return Part(self.chunks[-2:], 0, 0)
+
+
+def rows_within(bound: int, rows: int, size: int, most: int) -> int:
+    """Return how many rows such as those that came are not larger than a bound.
+
+    Args:
+        bound: in bytes.
+        rows, size: how many rows came, and their bytes.
+        most: the result is at most this, and at least 1.
+    """
+    return max(1, min(most, bound * rows // max(size, 1)))
 
 
 class Reader:
@@ -137,23 +130,12 @@ class _Context:
         self.connection: Any = SimpleNamespace(pgconn=PGconn.connect_start(b"never connected"))
 
 
-def rows_within(bound: int, rows: int, size: int, most: int) -> int:
-    """Return how many rows such as those that came are not larger than a bound.
-
-    Args:
-        bound: in bytes.
-        rows, size: how many rows came, and their bytes.
-        most: the result is at most this, and at least 1.
-    """
-    return max(1, min(most, bound * rows // max(size, 1)))
-
-
-def unreadable(ex: PmppError | UnicodeDecodeError, where: object) -> PmppError:
+def unreadable(ex: PmppError | UnicodeDecodeError, context: object) -> PmppError:
     """Return the error for a row with a value that could not be read.
 
     Args:
         ex: why.
-        where: the query that the row is from, for messages.
+        context: the query that the row is from, for messages.
     """
     if isinstance(ex, UnicodeDecodeError):
         ex = PmppError(
@@ -161,97 +143,8 @@ def unreadable(ex: PmppError | UnicodeDecodeError, where: object) -> PmppError:
             sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
             hint="Set client_encoding to the encoding of the remote data in setup_commands.",
         )
-    ex.context = ex.context or f"In a row of {where}"
+    ex.context = ex.context or f"In a row of {context}"
     return ex
-
-
-def as_columns(rows: Sequence[Values], types: Sequence[int] = ()) -> list[Batch]:
-    """Write rows as one array literal for each column; in several batches if they are long.
-
-    Args:
-        rows: one or more.
-        types: the oids of the types of the columns.
-    """
-    if len(rows) == 1:
-        return [_single(rows[0], types)]
-    batch: Batch = [array_literal(column) for column in zip(*rows, strict=True)]
-    if sum(len(literal or "") for literal in batch) <= MOST_CHARACTERS:
-        return [batch]
-    half = len(rows) // 2
-    return as_columns(rows[:half], types) + as_columns(rows[half:], types)
-
-
-def _single(row: Values, types: Sequence[int]) -> Batch:
-    """Write one row, with values as they are where that can be; the last element says so."""
-    batch: Batch = []
-    for value, oid in zip_longest(row, types[: len(row)]):
-        if oid in SINGLE_TYPES:
-            _refuse_nul(value or "")
-            batch.append(value)
-        else:
-            batch.append(array_literal([value]))
-    return [*batch, ""]
-
-
-def as_rows(rows: Sequence[Values]) -> list[Batch]:
-    """Write rows as one composite literal each, in one batch.
-
-    They are joined with marks, then escaped and quoted all at once: a quarter of the time.
-    """
-    nulls = 0
-    try:
-        joined = [NEXT_VALUE.join(row) for row in rows]  # type: ignore[arg-type]
-    except TypeError:  # None cannot be joined
-        nulls = sum(row.count(None) for row in rows)
-        joined = [NEXT_VALUE.join([NULL if v is None else v for v in row]) for row in rows]
-    text = NEXT_ROW.join(joined)
-    _refuse_nul(text)
-    marks = len(rows) * (len(rows[0]) - 1), len(rows) - 1, nulls
-    if (text.count(NEXT_VALUE), text.count(NEXT_ROW), text.count(NULL)) != marks:
-        return [[composite_literal(row) for row in rows]]
-    text = _escape(text).replace(NEXT_VALUE, '","').replace(NEXT_ROW, f'"){NEXT_ROW}("')
-    return [[*f'("{text}")'.replace(f'"{NULL}"', "").split(NEXT_ROW)]]
-
-
-def array_literal(values: Values) -> str:
-    """Return values as an array literal, None as NULL; with marks as in `as_rows`."""
-    nulls = 0
-    try:
-        text = "".join(values)  # type: ignore[arg-type]
-        marked: Sequence[str] = values  # type: ignore[assignment]
-    except TypeError:  # None cannot be joined
-        nulls = values.count(None)
-        marked = [NULL if v is None else v for v in values]
-        text = "".join(marked)
-    _refuse_nul(text)
-    needs_escape = '"' in text or "\\" in text
-    if (needs_escape and NEXT_VALUE in text) or (nulls and text.count(NULL) != nulls):
-        return "{" + ",".join("NULL" if v is None else f'"{_escape(v)}"' for v in values) + "}"
-    if needs_escape:
-        literal = '{"' + _escape(NEXT_VALUE.join(marked)).replace(NEXT_VALUE, '","') + '"}'
-    else:  # most columns: a third of the time
-        joined = '","'.join(marked)
-        literal = f'{{"{joined}"}}'  # one copy, where + makes two
-    return literal.replace(f'"{NULL}"', "NULL") if nulls else literal
-
-
-def composite_literal(values: Values) -> str:
-    """Return values as a composite literal, None as nothing."""
-    return "(" + ",".join("" if v is None else f'"{_escape(v)}"' for v in values) + ")"
-
-
-def _refuse_nul(text: str) -> None:
-    """Raise a PmppError for what no PostgreSQL sends, and PL/Python would cut off."""
-    if "\0" in text:
-        raise PmppError(
-            "a value contains a NUL character",
-            sqlstate=errors.CHARACTER_NOT_IN_REPERTOIRE,
-            hint="PostgreSQL has no such text. Have the query return something else.",
-        )
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _check_formats(result: abc.PGresult) -> None:
@@ -267,7 +160,7 @@ def _check_formats(result: abc.PGresult) -> None:
 def _cast(rows: Sequence[Values], casts: Mapping[int, ColumnCast]) -> Sequence[Values]:
     columns: list[Values] = list(zip(*rows, strict=True))
     for index, cast in casts.items():
-        _refuse_nul("".join(filter(None, columns[index])))
+        refuse_nul("".join(filter(None, columns[index])))
         columns[index] = cast(columns[index])
     return list(zip(*columns, strict=True))
 
@@ -297,11 +190,6 @@ def _integer(layout: str) -> Callable[[bytes], str]:
 def _text(data: bytes) -> bytes:
     return data
 
-
-# Types whose values as_columns hands over as they are if a batch has one row: text, character
-# varying, json, bytea, jsonb. PostgreSQL converts text to these by their input functions, as in an
-# array literal. _columns_of() in SQL has the same ones.
-SINGLE_TYPES = frozenset([25, 1043, 114, 17, 3802])
 
 # How values that came in binary are written: either as bytes of the connection's encoding or
 # as str. These types have the same oid on every server; all others are asked for in text.

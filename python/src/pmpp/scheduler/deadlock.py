@@ -7,7 +7,6 @@ made a call waits too: for its workers.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import struct
 import time
@@ -15,7 +14,8 @@ from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-_WORKER = re.compile(r"pmpp (\d{1,9}) item \d{1,9}", re.ASCII)
+from ..core.target import caller_of
+
 _CREDENTIALS = struct.Struct("3i")  # process, user and group, see unix(7)
 
 Key = TypeVar("Key", bound=Hashable)
@@ -135,8 +135,7 @@ class Deadlocks:
         """
         workers: dict[int, list[int]] = {}
         for worker, (name, is_active) in named.items():
-            match = _WORKER.fullmatch(name)
-            caller = int(match[1]) if match else None
+            caller = caller_of(name)
             if (
                 caller is not None
                 and is_active

@@ -1,8 +1,9 @@
-"""Runs a manifest: opens connections, hands them queries, and hands over the results.
+"""The work of a call: connections are opened, run the queries, and hand back results.
 
-Each connection is worked by a generator, `Engine._work`, and driven by the loop. It gets its next
-query before the results of the last one are converted, so that remotes do not wait for us, and
-between two batches of rows the consumer lets the others go on.
+As many connections are made as the manifest asks for and the limits permit, all at the same time.
+Each runs the next query of its item before the rows of the one before are converted, so that remote
+servers do not wait for the caller, and is closed when no query is left. If a connection or a query
+fails, everything is cancelled, or the call continues, as the settings say.
 """
 
 from __future__ import annotations
@@ -14,28 +15,23 @@ from typing import NamedTuple
 from psycopg.pq import ExecStatus
 
 from .. import errors
-from ..core.files import UNCOUNTED, Files
 from ..core.interrupts import Interrupts
-from ..core.limits import MORE_FILES, Limits, Places
+from ..core.limits import MORE_FILES, UNCOUNTED, Limiter, Limits, OpenFiles
 from ..core.manifest import Item
-from ..core.progress import Progress
+from ..core.notices import Notice, Progress, warning
 from ..core.queue import Task, WorkQueue, may_write
 from ..core.settings import Settings
+from ..core.target import Target
 from ..core.waiting import Steps
-from ..errors import ConnectError, PmppError, lines
-from ..remote import diagnostics
+from ..errors import ConnectError, PmppError, as_context, lines
 from ..remote.cancel import cancel_all
-from ..remote.connection import ANYTHING, Session, Wanted
-from ..remote.conninfo import Target
-from ..remote.diagnostics import Notice
-from ..remote.link import ChunkRows
+from ..remote.connection import ANYTHING, ChunkRows, Connection, Wanted
 from ..remote.num_cpus import ask_cpus
 from ..remote.results import Part
-from .crew import Crew
 from .deadlock import Deadlocks, Worker
 from .event_loop import HIGH_WATER, Loop
 
-# libpq does not tell the SQLSTATE of a server that has refused a connection.
+# libpq does not have the SQLSTATE with which a server has refused a connection.
 _FEWER_CONNECTIONS = (
     "If the remote server takes no more connections, set pmpp.max_workers to open fewer at a time, "
     "or pmpp.connect_retries to try again."
@@ -56,6 +52,29 @@ class Delivery(NamedTuple):
     encoding: str
 
 
+class _ItemState:
+    """How many connections of an item there are, and in what state.
+
+    Attributes:
+        item: the item.
+        target: where they lead.
+        wanted: how many are to be opened when the limits permit.
+        connecting: how many are being made and set up.
+        connected: how many were made and can run queries.
+        failures: why others could not be made, as long as it is not known what follows from it.
+        has_asked: True if one of them has asked, or is asking, the remote server for its CPUs.
+    """
+
+    def __init__(self, item: Item, target: Target) -> None:
+        self.item = item
+        self.target = target
+        self.wanted = 1 if item.asks_cpus else item.worker_count(cpus=1)
+        self.connecting = 0
+        self.connected = 0
+        self.failures: list[PmppError] = []
+        self.has_asked = False
+
+
 class Engine:
     """Runs all queries of a manifest.
 
@@ -64,13 +83,13 @@ class Engine:
         targets: where the connections of each item lead, in the same order.
         settings: those of the call.
         limits: those of the servers and hosts.
-        check_interrupts: called every 50 ms; what it raises ends the run.
-        on_notice: called with each notice of a remote, and with those of pmpp itself.
-        check: called with what was held back until its query was done, if the call is to
-            continue; a query that it raises a PmppError for has failed.
+        check_interrupts: called every 50 ms; an exception that it raises ends the run.
+        on_notice: called with each notice of a remote server, and with those of pmpp itself.
+        check: called with each result that was held until its query was done, if the call is to
+            continue after failures. A query for whose result it raises a PmppError has failed.
         wanted: which results are of use.
         deadlocks: finds workers that wait for the caller, if it has a server process.
-        files: counts the connections of all calls of the process.
+        open_files: counts the connections of all calls of the process.
 
     Attributes:
         queue: the queries, and what became of them.
@@ -87,17 +106,17 @@ class Engine:
         check: Callable[[Delivery], None] = lambda _: None,
         wanted: Wanted = ANYTHING,
         deadlocks: Deadlocks | None = None,
-        files: Files = UNCOUNTED,
+        open_files: OpenFiles = UNCOUNTED,
     ) -> None:
         interrupts = Interrupts(check_interrupts)
         pairs = zip(items, targets, strict=True)
         by_item = {item.number: target for item, target in interrupts.over(pairs)}
-        labels = {number: target.label for number, target in by_item.items()}
-        self.queue = WorkQueue(items, labels, interrupts)
+        names = {number: target.display_name for number, target in by_item.items()}
+        self.queue = WorkQueue(items, names, interrupts)
         self._settings = settings
         self._continues = settings.on_error == "continue"
-        self._places = Places(limits, settings.max_workers, by_item, interrupts, files)
-        self._crews = [Crew(item, by_item[item.number]) for item in interrupts.over(items)]
+        self._limiter = Limiter(limits, settings.max_workers, by_item, interrupts, open_files)
+        self._states = [_ItemState(i, by_item[i.number]) for i in interrupts.over(items)]
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice
         self._check = check
@@ -107,9 +126,9 @@ class Engine:
         self._progress = Progress(self.queue, settings.progress)
         self._notices: deque[Notice] = deque()
         self._delivered: deque[Delivery] = deque()
+        self._undelivered = 0  # bytes in _delivered
         self._lacked_files = False
         self._closing = 0  # connections whose last query is done
-        self._undelivered = 0  # bytes of what has been received and not been taken
 
     def run(self) -> Generator[Delivery]:
         """Run the queries and yield their results as they come.
@@ -122,8 +141,6 @@ class Engine:
         """
         self._loop = Loop(self._tick)
         try:
-            for crew in self._crews:
-                crew.wanted = 1 if crew.item.asks_cpus else crew.item.worker_count(cpus=1)
             self._open_wanted()
             while self.queue.unfinished or self._closing:
                 self._turn()
@@ -134,20 +151,20 @@ class Engine:
                 raise error
         except BaseException:
             self.queue.abandon()
-            sessions = self._loop.sessions()
-            for session in sessions:
-                self._roll_back([task for task in session.uncommitted if may_write(task.tag)])
-            cancel_all([s.pgconn for s in sessions if s.pgconn is not None and s.is_running])
+            connections = self._loop.connections()
+            for connection in connections:
+                self._roll_back([task for task in connection.uncommitted if may_write(task.tag)])
+            cancel_all([c.pgconn for c in connections if c.pgconn is not None and c.is_running])
             raise
         finally:
             self._loop.close()
-            self._places.close()
+            self._limiter.close()
 
     def go_on(self) -> None:
         """Take a turn without waiting, if little is undelivered.
 
-        The consumer of `run` is to call this now and then while it is busy with a result. With
-        4 workers a million narrow rows take 5 to 10 % less time.
+        The consumer of `run` is to call this now and then while it is busy with a result. The
+        benchmark's row for four workers shows what it saves.
 
         Raises:
             PmppError: as `run` does, which is to be closed then.
@@ -160,7 +177,8 @@ class Engine:
             self._loop.turn(wait=wait)
             self._end_deadlocks()
         except PmppError:
-            self._forward_notices()  # which may tell why
+            # A notice may say why.
+            self._forward_notices()
             raise
         self._forward_notices()
 
@@ -169,15 +187,17 @@ class Engine:
         if self._deadlocks is None or not self._deadlocks.is_due():
             return
         workers = {
-            session: Worker(session.pid, session.name, session.pgconn.socket)
-            for session in self._loop.sessions()
-            if session.pgconn is not None and session.is_running
+            connection: Worker(
+                connection.pid, connection.application_name, connection.pgconn.socket
+            )
+            for connection in self._loop.connections()
+            if connection.pgconn is not None and connection.is_running
         }
         found = self._deadlocks.find(workers)
-        # The worker may hold a lock on a catalog that we need next.
-        cancel_all([session.pgconn for session in found if session.pgconn is not None])
-        for session, sentence in found.items():
-            self._loop.throw(session, _deadlock(session.statement, sentence))
+        # The worker may hold a lock on a catalog that pmpp needs next.
+        cancel_all([connection.pgconn for connection in found if connection.pgconn is not None])
+        for connection, sentence in found.items():
+            self._loop.throw(connection, _deadlock(connection.running, sentence))
 
     def _forward_notices(self) -> None:
         while self._notices:
@@ -187,83 +207,85 @@ class Engine:
         """Look for interrupts, and report progress if it is time."""
         self._check_interrupts()
         if self._progress.is_due():
-            connections = sum(session.pgconn is not None for session in self._loop.sessions())
-            self._notices.append(self._progress.report(connections))
+            count = sum(c.pgconn is not None for c in self._loop.connections())
+            self._notices.append(self._progress.report(count))
 
     def _open_wanted(self) -> None:
-        """Start all connections that are wanted and have a place, one of each item in turn."""
-        candidates = [crew for crew in self._crews if crew.wanted]
+        """Start all connections that are wanted and permitted, one of each item in turn."""
+        candidates = [state for state in self._states if state.wanted]
         while candidates:
-            candidates = [crew for crew in candidates if self._open(crew) and crew.wanted]
-        if self._places.lacks_files and not self._lacked_files:
+            candidates = [state for state in candidates if self._open(state) and state.wanted]
+        if self._limiter.lacks_files and not self._lacked_files:
             self._lacked_files = True
-            message = f"the call goes on with {self._places.taken} connections"
+            message = f"the call goes on with {self._limiter.count} connections"
             detail = "The server process can have no more open."
             hint = f"Set num_workers. {MORE_FILES}"
             self._notices.append(Notice("WARNING", message, detail, hint))
 
-    def _open(self, crew: Crew) -> bool:
-        """Start a connection of an item; return False if it has no use or no place for one."""
-        if not self.queue.has_waiting(crew.item) or not self._places.take(crew.item.number):
+    def _open(self, state: _ItemState) -> bool:
+        """Start a connection of an item; return False if it has no use for one or may not."""
+        if not (self.queue.has_waiting(state.item) and self._limiter.acquire(state.item.number)):
             return False
-        crew.wanted -= 1
-        crew.connecting += 1
-        where = f"item {crew.item.number}"
-        session = Session(
-            where, crew.target, self._settings, self._notices.append, self._chunk_rows
+        state.wanted -= 1
+        state.connecting += 1
+        connection = Connection(
+            state.item.name, state.target, self._settings, self._notices.append, self._chunk_rows
         )
-        self._loop.start(session, self._work(crew, session))
+        self._loop.start(connection, self._drive(state, connection))
         return True
 
-    def _work(self, crew: Crew, session: Session) -> Steps[None]:
-        """Work one connection, then let others have its place."""
-        yield from self._connect_and_run(crew, session)
+    def _drive(self, state: _ItemState, connection: Connection) -> Steps[None]:
+        """Use a connection until no query is left for it, then let another one be opened."""
+        yield from self._connect_and_run(state, connection)
         self._closing += 1
-        yield from self._roll_back_open_transaction(crew, session)
+        yield from self._roll_back_open_transaction(state, connection)
         self._closing -= 1
-        session.close()
-        self._places.give_back(crew.item.number)
+        connection.close()
+        self._limiter.release(state.item.number)
         self._open_wanted()
 
-    def _connect_and_run(self, crew: Crew, session: Session) -> Steps[None]:
-        """Connect, and run queries until none of the item is left or the connection is spoilt."""
+    def _connect_and_run(self, state: _ItemState, connection: Connection) -> Steps[None]:
+        """Connect, and run queries until the item has none left or the connection is unusable."""
         try:
-            yield from session.connect()
-            if self.queue.has_waiting(crew.item):
-                yield from self._set_up(crew, session)
-            crew.connected += 1
+            yield from connection.connect()
+            if self.queue.has_waiting(state.item):
+                yield from self._set_up(state, connection)
+            state.connected += 1
         except PmppError as ex:
-            labels = [other.label for other in self._loop.sessions()]
-            if isinstance(ex, ConnectError) and labels.count(session.label) > 1:
+            names = [other.display_name for other in self._loop.connections()]
+            if isinstance(ex, ConnectError) and names.count(connection.display_name) > 1:
                 ex.hint = ex.hint or _FEWER_CONNECTIONS
             if not (self._continues or isinstance(ex, ConnectError)):
-                self.queue.fail_waiting(crew.item, ex)
+                self.queue.fail_waiting(state.item, ex)
                 raise
-            crew.failures.append(ex)
-            session.close()
-        crew.connecting -= 1
-        self._settle(crew)
-        while session.pgconn is not None and (task := self.queue.take(crew.item)):
-            if not (yield from self._run(task, session)):
-                crew.connected -= 1
-                crew.wanted += 1  # another in place of this one
+            state.failures.append(ex)
+            connection.close()
+        state.connecting -= 1
+        self._decide(state)
+        while connection.pgconn is not None and (task := self.queue.take(state.item)):
+            if not (yield from self._run(task, connection)):
+                state.connected -= 1
+                # Another one takes its place.
+                state.wanted += 1
                 return
 
-    def _set_up(self, crew: Crew, session: Session) -> Steps[None]:
-        if crew.item.asks_cpus and not crew.has_asked:
-            crew.has_asked = True
-            crew.wanted += crew.item.worker_count((yield from ask_cpus(session))) - 1
+    def _set_up(self, state: _ItemState, connection: Connection) -> Steps[None]:
+        if state.item.asks_cpus and not state.has_asked:
+            state.has_asked = True
+            state.wanted += state.item.worker_count((yield from ask_cpus(connection))) - 1
             self._open_wanted()
-        for number, command in enumerate(crew.item.setup_commands, 1):
-            yield from session.setup(number, command)
+        for number, command in enumerate(state.item.setup_commands, 1):
+            yield from connection.setup(number, command)
 
-    def _run(self, task: Task, session: Session) -> Steps[bool]:
+    def _run(self, task: Task, connection: Connection) -> Steps[bool]:
         """Run a query; return False if the connection cannot be used for another one."""
-        held: list[Delivery] = []  # back, while it is not known if the query fails
-        take_in = held.append if self._continues else self._deliver
-        tags: list[Delivery] = []  # of commands. They count if no other result has rows
+        # If the call is to continue, results are held until it is known that the query succeeds.
+        held: list[Delivery] = []
+        accept = held.append if self._continues else self._deliver
+        # Tags of commands count if no other result has rows.
+        tags: list[Delivery] = []
         has_rows = False
-        task.pid = session.pid
+        task.pid = connection.pid
 
         def deliver(part: Part) -> None:
             nonlocal has_rows
@@ -276,46 +298,47 @@ class Engine:
                 tags.append(Delivery(task, part, encoding))
             else:
                 has_rows = True
-                take_in(Delivery(task, part, encoding))
+                accept(Delivery(task, part, encoding))
 
         try:
-            encoding = session.encoding()
-            yield from session.query(task, deliver, self._wanted)
+            encoding = connection.encoding()
+            yield from connection.query(task, deliver, self._wanted)
             for delivery in tags if not has_rows else []:
-                take_in(delivery)
-            if task.rows and session.encoding() != encoding:  # the remote tells only at the end
+                accept(delivery)
+            # The remote server reports a new encoding only when the query is done.
+            if task.rows and connection.encoding() != encoding:
                 raise _changed_encoding(task)
             for delivery in held:
                 self._check(delivery)
         except PmppError as ex:
-            self._roll_back(session.lost_with(task))
+            self._roll_back(connection.lost_with(task))
             self.queue.fail(task, ex)
             if not self._continues:
                 raise
-            self._notices.append(diagnostics.warning(ex.shortened()))
-            return session.is_idle
+            self._notices.append(warning(ex.shortened()))
+            return connection.is_idle
         self.queue.finish(task)
-        session.count(task)
+        connection.note_done(task)
         for delivery in held:
             self._deliver(delivery)
         return True
 
-    def _roll_back_open_transaction(self, crew: Crew, session: Session) -> Steps[None]:
+    def _roll_back_open_transaction(self, state: _ItemState, connection: Connection) -> Steps[None]:
         """Warn if the remote server will roll back what the connection has written."""
-        if session.pgconn is None:
+        if connection.pgconn is None:
             return
-        lost = yield from session.written()
+        lost = yield from connection.written()
         if lost is None:
             return
         self._roll_back(lost)
-        number = crew.item.number
+        name = state.item.name
         queries = ", ".join(str(task.number) for task in lost)
-        message = f"item {number}: a connection was closed in a transaction that has written"
-        detail = f"{session.label} has rolled back " + (
-            f"{'queries' if len(lost) > 1 else 'query'} {queries} of item {number}."
+        detail = f"{connection.display_name} has rolled back " + (
+            f"{'queries' if len(lost) > 1 else 'query'} {queries} of {name}."
             if lost
-            else f"the setup commands of item {number}."
+            else f"the setup commands of {name}."
         )
+        message = f"{name}: a connection was closed in a transaction that has written"
         hint = "Without BEGIN in the setup commands, each query is committed by itself."
         self._notices.append(Notice("WARNING", message, detail, hint))
 
@@ -327,32 +350,29 @@ class Engine:
         self._delivered.append(delivery)
         self._undelivered += delivery.part.size
 
-    def _settle(self, crew: Crew) -> None:
-        """See if there are connections enough to go on, when the last of an item is decided."""
-        if crew.connecting or not crew.failures:
+    def _decide(self, state: _ItemState) -> None:
+        """When no connection of an item is being made any more, see if there are enough."""
+        if state.connecting or not state.failures:
             return
-        first = crew.failures[0]
-        if crew.connected:
-            wanted = crew.connected + len(crew.failures)
-            message = (
-                f"item {crew.item.number}: going on with {crew.connected} of {wanted} connections"
-            )
+        first = state.failures[0]
+        if state.connected:
+            wanted = state.connected + len(state.failures)
+            message = f"{state.item.name}: going on with {state.connected} of {wanted} connections"
             detail = lines(first.message, first.full_detail)
-            notice = diagnostics.warning(first)._replace(message=message, detail=detail)
-            self._notices.append(notice)
+            self._notices.append(warning(first)._replace(message=message, detail=detail))
         else:
-            self.queue.fail_waiting(crew.item, first)
+            self.queue.fail_waiting(state.item, first)
             if not self._continues:
                 raise first
-            self._notices.append(diagnostics.warning(first))
-        crew.failures = []
+            self._notices.append(warning(first))
+        state.failures = []
 
 
-def _deadlock(statement: object, sentence: str) -> PmppError:
+def _deadlock(running: object, sentence: str) -> PmppError:
     return PmppError(
         "deadlock detected: a query waits for the session that made the call",
         sqlstate=errors.DEADLOCK_DETECTED,
-        detail=f"{diagnostics.sentence(statement)}\n{sentence}",
+        detail=f"{as_context(running)}\n{sentence}",
         hint="Release the lock before the call, with COMMIT for example, or run the query without "
         "pmpp. A command with CONCURRENTLY, or for a whole database, may wait for the statement "
         "that makes the call: make it from another database.",

@@ -1,7 +1,7 @@
 """The one loop that drives all connections of a call.
 
-It has no threads. Each connection is worked by a generator that says what it waits for, and
-the loop resumes whichever is ready. If chunks with large rows pile up, the loop pauses all but one
+It has no threads. A generator drives each connection and yields what it waits for. The loop resumes
+the generators that are ready. If chunks with large rows pile up, the loop pauses all but one
 of the connections that receive them, so that the rest of the rows stays on the remote servers.
 """
 
@@ -12,9 +12,10 @@ from collections.abc import Callable
 from selectors import DefaultSelector
 
 from ..core.waiting import EVENT_READ, NOTHING, Steps, Wait
-from ..remote.connection import Session
+from ..remote.connection import Connection
 
-TICK = 0.05  # seconds between two looks for interrupts and passed deadlines
+# Seconds between two looks for interrupts and passed deadlines.
+TICK = 0.05
 
 # Bytes received and not delivered, of all connections, above which the loop pauses those that have
 # more than LARGE.
@@ -26,7 +27,7 @@ class Loop:
     """Drives connections.
 
     Args:
-        on_tick: called every TICK seconds; what it raises ends the turn.
+        on_tick: called every TICK seconds; an exception that it raises ends the turn.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -41,26 +42,26 @@ class Loop:
         self._unpaused: _Worker | None = None
         self._unpaused_had = 0  # bytes, at the last tick
 
-    def start(self, session: Session, steps: Steps[None]) -> None:
-        """Take in a connection and the generator that works it."""
-        worker = _Worker(session, steps)
+    def start(self, connection: Connection, steps: Steps[None]) -> None:
+        """Add a connection and the generator that drives it."""
+        worker = _Worker(connection, steps)
         self._workers.add(worker)
         self._ready.append(worker)
 
-    def sessions(self) -> list[Session]:
-        """Return all connections that are at work."""
-        return [worker.session for worker in self._workers]
+    def connections(self) -> list[Connection]:
+        """Return all connections that are driven."""
+        return [worker.connection for worker in self._workers]
 
     def close(self) -> None:
         """End all generators and close all connections."""
         for worker in self._workers:
             worker.steps.close()
-            worker.session.close()
+            worker.connection.close()
         self._selector.close()
 
-    def throw(self, session: Session, error: Exception) -> None:
-        """Raise an error in the generator that works a connection, where it waits."""
-        worker = next(worker for worker in self._workers if worker.session is session)
+    def throw(self, connection: Connection, error: Exception) -> None:
+        """Raise an error in the generator that drives a connection, where it waits."""
+        worker = next(worker for worker in self._workers if worker.connection is connection)
         self._paused.pop(worker, None)
         self._ready = [other for other in self._ready if other is not worker]
         self._resume(worker, worker.steps.throw, error)
@@ -90,9 +91,9 @@ class Loop:
                 self._resume(worker, worker.steps.throw, TimeoutError())
 
     def _resume(self, worker: _Worker, step: Callable[..., Wait | None], argument: object) -> None:
-        """Let a connection take its next step, and see to what it then waits for."""
-        session = worker.session
-        self._received -= session.received
+        """Resume a generator, and watch what it then waits for."""
+        connection = worker.connection
+        self._received -= connection.received
         try:
             wait = step(argument)
         except StopIteration:
@@ -101,20 +102,20 @@ class Loop:
         else:
             if wait is None:
                 self._ready.append(worker)
-        self._received += session.received
-        if worker is self._unpaused and not session.received:
+        self._received += connection.received
+        if worker is self._unpaused and not connection.received:
             self._unpaused = None
         if wait is not None and self._must_pause(worker, wait):
             self._paused[worker] = wait
             wait = None
-        # libpq may have opened another socket under the same number while it connects
-        if wait != worker.watched or session.pgconn is None:
+        # libpq may have opened another socket with the same number while it connects.
+        if wait != worker.watched or connection.pgconn is None:
             self._watch(worker, wait)
 
     def _must_pause(self, worker: _Worker, wait: Wait) -> bool:
         """Return True if a connection is not to receive until the unpaused one has delivered."""
-        session = worker.session
-        is_large = session.pgconn and session.received > LARGE
+        connection = worker.connection
+        is_large = connection.pgconn and connection.received > LARGE
         if not (self._received > HIGH_WATER and wait.events == EVENT_READ and is_large):
             return False
         if self._unpaused is None:
@@ -128,7 +129,7 @@ class Loop:
         Its query may be waiting for a lock that the query of a paused connection holds.
         """
         if self._unpaused is not None:
-            received = self._unpaused.session.received
+            received = self._unpaused.connection.received
             if received == self._unpaused_had:
                 self._unpaused = None
             self._unpaused_had = received
@@ -153,8 +154,8 @@ class Loop:
 class _Worker:
     """A connection in the loop, and what the loop watches for it."""
 
-    def __init__(self, session: Session, steps: Steps[None]) -> None:
-        self.session = session
+    def __init__(self, connection: Connection, steps: Steps[None]) -> None:
+        self.connection = connection
         self.steps = steps
         self.watched: Wait | None = None
 

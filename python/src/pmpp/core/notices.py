@@ -1,16 +1,42 @@
-"""Reports of how far a call has come."""
+"""Notices and warnings: what a call tells its caller besides rows and errors."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from ..remote.diagnostics import Notice
+from ..errors import PmppError
 from .queue import DONE, FAILED, RUNNING, WorkQueue
 
 
+class Notice(NamedTuple):
+    """A notice or warning, of a remote server or of pmpp itself.
+
+    Attributes:
+        severity: WARNING, NOTICE, INFO, LOG or DEBUG, in English.
+        sqlstate: None for the one that PostgreSQL gives to notices or warnings.
+        names: the database objects that it names, by some of `errors.NAMES`.
+    """
+
+    severity: str
+    message: str
+    detail: str | None = None
+    hint: str | None = None
+    sqlstate: str | None = None
+    names: Mapping[str, str] = {}
+
+
+def warning(error: PmppError) -> Notice:
+    """Return a warning with the fields of an error."""
+    return Notice(
+        "WARNING", error.message, error.full_detail, error.hint, error.sqlstate, error.names
+    )
+
+
 class Progress:
-    """Tells now and then how far a call has come.
+    """Reports now and then how far a call is.
 
     Args:
         queue: the queries.
