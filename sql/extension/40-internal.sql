@@ -97,6 +97,20 @@ comment on function pmpp._read_json(bigint) is
 revoke all on function pmpp._read_json(bigint) from public;
 grant execute on function pmpp._read_json(bigint) to pmpp;
 
+-- plpy.debug() is of level DEBUG2, and RAISE DEBUG is of level DEBUG1.
+create function pmpp._debug(message text) returns void
+language plpgsql volatile parallel unsafe security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    raise debug '%', message;
+end
+$$;
+comment on function pmpp._debug(text) is
+    'internal: report a step of a call at the level DEBUG1';
+revoke all on function pmpp._debug(text) from public;
+grant execute on function pmpp._debug(text) to pmpp;
+
 create function pmpp._rows(key bigint, column_types oid[], is_tagged boolean)
 returns setof record
 language plpython3u volatile parallel unsafe security invoker

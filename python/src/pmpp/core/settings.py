@@ -34,6 +34,7 @@ class Settings(NamedTuple):
         max_workers: the most connections of the call at a time, or None.
         connect_retries: how often to try again to make a connection.
         progress: how many seconds to let pass between two reports, 0 for none.
+        debug: True if the server's log or the client has messages of level DEBUG1.
     """
 
     lc_monetary: str = "C"
@@ -42,6 +43,7 @@ class Settings(NamedTuple):
     max_workers: int | None = None
     connect_retries: int = 0
     progress: float = 0.0
+    debug: bool = False
 
     @property
     def result_limit(self) -> int | None:

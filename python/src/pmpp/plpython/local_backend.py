@@ -35,6 +35,10 @@ _CALLER = """
 _OWN_SETTINGS = ", ".join(f"pg_catalog.current_setting('pmpp.{n}', true) as {n}" for n in HINTS)
 _SETTINGS = f"""
     select pg_catalog.current_setting('lc_monetary') as lc_monetary,
+           pg_catalog.concat(
+               pg_catalog.current_setting('client_min_messages'),
+               pg_catalog.current_setting('log_min_messages')
+           ) operator(pg_catalog.~) 'debug' as debug,
            {_OWN_SETTINGS}
 """
 
@@ -54,6 +58,7 @@ _SET = "select pg_catalog.set_config($1, $2, true)"
 _WORK_MEM = "select pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) as bytes"
 _BYTES = "select pg_catalog.pg_size_bytes($1) as value"
 _SECONDS = "select extract(epoch from $1::pg_catalog.interval)::pg_catalog.float8 as value"
+_DEBUG = "select pmpp._debug($1)"
 _READ_JSON = "select pmpp._read_json($1) as key"
 
 _plans: dict[tuple[str, ...], Any] = {}
@@ -113,7 +118,7 @@ class LocalBackend:
             bytes_of=lambda text: int(self._convert(_BYTES, text)),
             seconds_of=lambda text: self._convert(_SECONDS, text),
         )
-        return parsed._replace(lc_monetary=row["lc_monetary"])
+        return parsed._replace(lc_monetary=row["lc_monetary"], debug=row["debug"])
 
     def limits(self) -> Limits:
         """Return the limits of servers and hosts."""
@@ -142,6 +147,10 @@ class LocalBackend:
     def notify(self, notice: Notice) -> None:
         """Send a notice to the caller, at the level that it has."""
         message = self.fit(notice.message)
+        if notice.severity == "DEBUG1":
+            # plpy.debug() is of level DEBUG2.
+            self.select(_DEBUG, ("pg_catalog.text", message))
+            return
         plpy = self._plpy
         levels = {"WARNING": plpy.warning, "NOTICE": plpy.notice, "INFO": plpy.info}
         fields = {"detail": notice.detail, "hint": notice.hint, **notice.names}

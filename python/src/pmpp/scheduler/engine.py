@@ -149,12 +149,17 @@ class Engine:
                     yield self._delivered.popleft()
             if error := self.queue.failure_of_all():
                 raise error
-        except BaseException:
+        except BaseException as ex:
             self.queue.abandon()
             connections = self._loop.connections()
             for connection in connections:
                 self._roll_back([task for task in connection.uncommitted if may_write(task.tag)])
-            cancel_all([c.pgconn for c in connections if c.pgconn is not None and c.is_running])
+            running = [c.pgconn for c in connections if c.pgconn is not None and c.is_running]
+            cancel_all(running)
+            # When PostgreSQL drops this generator, it must not be called any more.
+            if self._settings.debug and running and not isinstance(ex, GeneratorExit):
+                self._debug("asked %s connections to cancel what they run", len(running))
+                self._forward_notices()
             raise
         finally:
             self._loop.close()
@@ -203,6 +208,11 @@ class Engine:
         while self._notices:
             self._on_notice(self._notices.popleft())
 
+    def _debug(self, message: str, *arguments: object) -> None:
+        """Report a step of the call, if the server or the client wants messages of level DEBUG1."""
+        if self._settings.debug:
+            self._notices.append(Notice("DEBUG1", message % arguments))
+
     def _tick(self) -> None:
         """Look for interrupts, and report progress if it is time."""
         self._check_interrupts()
@@ -231,6 +241,7 @@ class Engine:
         connection = Connection(
             state.item.name, state.target, self._settings, self._notices.append, self._chunk_rows
         )
+        self._debug("%s: connecting to %s", state.item.name, connection.display_name)
         self._loop.start(connection, self._drive(state, connection))
         return True
 
@@ -240,6 +251,8 @@ class Engine:
         self._closing += 1
         yield from self._roll_back_open_transaction(state, connection)
         self._closing -= 1
+        if connection.pgconn is not None:
+            self._debug("%s: closing the connection of process %s", state.item.name, connection.pid)
         connection.close()
         self._limiter.release(state.item.number)
         self._open_wanted()
@@ -248,6 +261,10 @@ class Engine:
         """Connect, and run queries until the item has none left or the connection is unusable."""
         try:
             yield from connection.connect()
+            self._debug(
+                "%s: connected to %s, process %s",
+                state.item.name, connection.display_name, connection.pid,
+            )  # fmt: skip
             if self.queue.has_waiting(state.item):
                 yield from self._set_up(state, connection)
             state.connected += 1
@@ -286,6 +303,7 @@ class Engine:
         tags: list[Delivery] = []
         has_rows = False
         task.pid = connection.pid
+        self._debug("process %s runs %s", task.pid, task)
 
         def deliver(part: Part) -> None:
             nonlocal has_rows
@@ -311,12 +329,14 @@ class Engine:
             for delivery in held:
                 self._check(delivery)
         except PmppError as ex:
+            self._debug("process %s has failed to run %s", task.pid, task)
             self._roll_back(connection.lost_with(task))
             self.queue.fail(task, ex)
             if not self._continues:
                 raise
             self._notices.append(warning(ex.shortened()))
             return connection.is_idle
+        self._debug("process %s has run %s", task.pid, task)
         self.queue.finish(task)
         connection.note_done(task)
         for delivery in held:
