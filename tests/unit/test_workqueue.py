@@ -7,7 +7,8 @@ import time
 import pytest
 from pmpp.core.interrupts import Interrupts
 from pmpp.core.manifest import Item
-from pmpp.core.queue import SHOWN_LENGTH, Task, WorkQueue, may_lack_rows
+from pmpp.core.queue import Task, WorkQueue
+from pmpp.core.statements import SHOWN_LENGTH, may_lack_rows
 from pmpp.errors import PmppError
 
 UNINTERRUPTED = Interrupts(lambda: None)

@@ -30,8 +30,8 @@ OBJECT_NOT_IN_PREREQUISITE_STATE = "55000"
 DEADLOCK_DETECTED = "40P01"
 INTERNAL_ERROR = "XX000"
 
-
-KEPT_LENGTH = 8192  # characters of each text of an error that outlives its call
+# The most characters of each text of an error that outlives its call.
+KEPT_LENGTH = 8192
 
 # What an error may name, by the arguments of plpy.error and the items of GET STACKED DIAGNOSTICS.
 NAMES = ("schema_name", "table_name", "column_name", "datatype_name", "constraint_name")
@@ -107,7 +107,7 @@ class ConnectError(PmppError):
     """A connection that could not be made.
 
     Attributes:
-        sent_password: True if it failed after the remote had been sent a password, so that
+        sent_password: True if it failed after the remote server had been sent a password, so that
             trying again would be of no use and might lock the user out.
     """
 

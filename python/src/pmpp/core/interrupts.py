@@ -7,7 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-EVERY = 1000  # values
+# Values between two looks.
+EVERY = 1000
 
 
 class Interrupts:

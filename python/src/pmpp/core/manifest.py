@@ -29,8 +29,8 @@ class Item(NamedTuple):
         number: the item's place in the manifest, from 1.
         connection: a connection string or the name of a foreign server.
         queries: the statements to distribute, at least one.
-        cpu_multiplier: workers for each CPU of the remote, used if num_workers is None.
-        num_workers: the most connections to make, or None to ask the remote for its CPUs.
+        cpu_multiplier: workers for each CPU of the remote server, used if num_workers is None.
+        num_workers: the most connections to make, or None to ask the remote server for its CPUs.
         setup_commands: statements that each connection runs first.
         result_format: "text", "binary", or None for the simple query protocol.
     """

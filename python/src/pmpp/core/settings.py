@@ -20,8 +20,10 @@ HINTS = {
     "progress": "Write a time such as 2s or 1min, or 0.",
 }
 
-HELD_LIMIT = 1 << 30  # bytes
-MOST = 2**31 - 1  # as for any integer setting of PostgreSQL
+# The most bytes to hold in memory for a query.
+HELD_LIMIT = 1 << 30
+# The largest value of an integer setting of PostgreSQL.
+MOST = 2**31 - 1
 
 
 class Settings(NamedTuple):
@@ -97,7 +99,8 @@ def _on_error(text: str) -> str:
 
 def _number(text: str) -> int:
     number = int(text)
-    if number > MOST or "_" in text:  # which Python allows between digits
+    # Python allows underscores between digits.
+    if number > MOST or "_" in text:
         raise ValueError
     return number
 

@@ -17,7 +17,8 @@ import sys
 from .. import errors
 from ..errors import PmppError
 
-OLDEST = 170000  # libpq 17 is the first that has rows in chunks and cancels without blocking
+# libpq 17 is the first that has rows in chunks and cancels without blocking.
+OLDEST = 170000
 # In bytes. When a block of up to 32 MB is freed, malloc raises the size from which it gives blocks
 # back to the kernel.
 _PROBE = 33 << 20

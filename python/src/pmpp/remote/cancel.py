@@ -10,7 +10,8 @@ from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from psycopg import Error
 from psycopg.pq import PollingStatus, abc
 
-PATIENCE = 0.2  # seconds; all requests together, so that a cancelled call ends at once
+# Seconds for all requests together, so that a cancelled call ends at once.
+PATIENCE = 0.2
 
 _EVENTS = {PollingStatus.READING: EVENT_READ, PollingStatus.WRITING: EVENT_WRITE}
 

@@ -31,11 +31,11 @@ def connect(item_name: str, target: Target, on_notice: OnNotice) -> Steps[abc.PG
     Args:
         item_name: which item of the manifest it is for, for messages.
         target: where to connect to.
-        on_notice: called with the connection and each notice that the remote sends.
+        on_notice: called with the connection and each notice that the remote server sends.
 
     Raises:
         ConnectError: if no address answers within its connect_timeout.
-        PmppError: if the remote did not ask for the password and had to.
+        PmppError: if the remote server did not ask for the password and had to.
     """
     failures: list[str] = []
     hosts = _hosts(target)
@@ -54,7 +54,8 @@ def connect(item_name: str, target: Target, on_notice: OnNotice) -> Steps[abc.PG
                     if not sent_password and _misses_require_auth(target, str(ex)):
                         raise _did_not_ask(item_name, target, str(ex)) from None
                     failures.append(str(ex))
-                    if sent_password:  # it may be wrong: not to be sent again, as libpq has it
+                    if sent_password:
+                        # It may be wrong. As libpq does, do not send it again.
                         error = _cannot_connect(item_name, target, failures)
                         error.sent_password = True
                         raise error from None
@@ -116,7 +117,8 @@ class _Host:
                 self._addresses = yield from resolver.resolve(self.name, _deadline(self._params))
             except TimeoutError:
                 reason = f"no answer within {_timeout(self._params)} s"
-            except OSError as ex:  # too many files are open
+            except OSError as ex:
+                # Too many files are open.
                 reason = ex.strerror or str(ex)
             except resolver.NotResolvedError as ex:
                 reason = str(ex)
@@ -162,7 +164,8 @@ def _attempt(params: Mapping[str, str], on_notice: OnNotice) -> Steps[abc.PGconn
 
 def _failure(pgconn: abc.PGconn) -> OperationalError:
     """Return why a connection was not made."""
-    was_let_in = pgconn.parameter_status(b"server_version")  # but is not what was asked for
+    # A server that accepts the connection reports its version, even if it is not the one wanted.
+    was_let_in = pgconn.parameter_status(b"server_version")
     kind = _RefusedAfterPassword if pgconn.used_password and not was_let_in else OperationalError
     return kind(pgconn.get_error_message())
 

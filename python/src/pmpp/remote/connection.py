@@ -17,8 +17,9 @@ from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus, abc
 
 from .. import errors
 from ..core.notices import Notice
-from ..core.queue import Task, may_lack_rows, may_write, shown
+from ..core.queue import Task
 from ..core.settings import Settings
+from ..core.statements import may_lack_rows, may_write, shown
 from ..core.target import Target
 from ..core.waiting import EVENT_READ, EVENT_WRITE, NOTHING, Steps, Wait, pause
 from ..errors import ConnectError, PmppError, as_context

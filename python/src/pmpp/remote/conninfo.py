@@ -25,7 +25,8 @@ DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-DEFAULT_PORT = "5432"  # libpq's, at another host than this server's
+# libpq's own. It is used for other hosts than this server's.
+DEFAULT_PORT = "5432"
 
 # What pmpp itself reads, and not libpq.
 WHICH_SERVERS = ("host", "hostaddr", "port", "load_balance_hosts", "target_session_attrs")
@@ -40,8 +41,8 @@ _PARAMETER = re.compile(
 )
 _PLAIN_WORD = re.compile(r"[A-Z]?[a-z_]{1,23}|[A-Z_]{1,24}")
 
-# In a value of another parameter: what libpq says of the value, or the remote, would show it.
-# Not in the names of settings in `options`, which have a dot.
+# A password in the value of another parameter, which messages of libpq or the remote server would
+# show. Names of settings in `options` have a dot, and are none.
 _PASSWORD = re.compile(r"(?<![\w.])\w*(?:pass(?:word|wd)?|pwd?)\s*=", re.IGNORECASE)
 _USER_AND_PASSWORD = re.compile(r"(?:\w+://)?[^:@/=]*:[^@,]*@")
 _PORT = re.compile(r"[\d,\s]*", re.ASCII)
@@ -206,16 +207,17 @@ def addresses_to_try(item_name: str, params: Mapping[str, str], local: Address) 
 def of_service(params: Mapping[str, str]) -> dict[str, str]:
     """Return which servers to try according to the service that a connection names.
 
-    libpq reads the service only when it connects, and tells then what it has read. It does not
+    libpq reads the service only when it connects, and reports then what it has read. It does not
     connect with this value of sslmode.
     """
     named = {key: params[key] for key in ("service", "servicefile") if params.get(key)}
     if "service" not in named:
         return {}
     pgconn = PGconn.connect_start(make_conninfo("", **named, sslmode="none").encode())
-    told = {o.keyword.decode(): o.val.decode() for o in pgconn.info if o.val is not None}
+    reported = {o.keyword.decode(): o.val.decode() for o in pgconn.info if o.val is not None}
     pgconn.finish()
-    found = {key: told[key] for key in WHICH_SERVERS if told.get(key)}
+    found = {key: reported[key] for key in WHICH_SERVERS if reported.get(key)}
     if not (found.get("host") or found.get("hostaddr")) and found.get("port") == DEFAULT_PORT:
-        del found["port"]  # libpq tells its default too
+        # libpq reports its default as if the service had it.
+        del found["port"]
     return found

@@ -1,4 +1,4 @@
-"""The encoding of what a remote sends and reads."""
+"""The encoding of what a remote server sends and reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INEXACT = frozenset(
 
 
 def client_encoding(pgconn: abc.PGconn) -> bytes:
-    """Return PostgreSQL's name of the encoding; UTF8 if the remote has not told."""
+    """Return PostgreSQL's name of the encoding; UTF8 if the remote server reports none."""
     return pgconn.parameter_status(b"client_encoding") or b"UTF8"
 
 

@@ -220,7 +220,8 @@ def _target(
     settings: Sequence[tuple[str, str]] = ()
     if must_use_password:
         settings = _settings(item_name, full.get("options", ""))
-        full["options"] = ""  # not those of PGOPTIONS
+        # An empty value overrides PGOPTIONS.
+        full["options"] = ""
         if full.get("gssencmode") == "require":
             raise PmppError(
                 f"{item_name}: gssencmode=require may not be used by users who must use a password",
@@ -280,7 +281,8 @@ def _settings(item_name: str, options: str) -> list[tuple[str, str]]:
                 sqlstate=errors.INSUFFICIENT_PRIVILEGE,
                 detail="Only superusers may use other switches of the PostgreSQL server.",
             )
-        name = name.replace("-", "_")  # as PostgreSQL does
+        # PostgreSQL does this too.
+        name = name.replace("-", "_")
         if name.lower() != "client_encoding":
             settings.append((name, value))
     return settings

@@ -24,12 +24,16 @@ from ..core.target import addresses
 from ..core.waiting import EVENT_READ, Steps, Wait, pause
 
 MOST_THREADS = 100
-STACK_SIZE = 1 << 20  # bytes. The default, 8 MB, counts in full where memory is not overcommitted
-KEPT_FOR = 10.0  # seconds for which a name is not looked up again
-_PAUSE = 0.05  # seconds, if there are as many threads as there may be
+# In bytes. The default, 8 MB, counts in full where memory is not overcommitted.
+STACK_SIZE = 1 << 20
+# Seconds for which a name is not looked up again.
+KEPT_FOR = 10.0
+# Seconds to wait for a free thread.
+_PAUSE = 0.05
 
 _lookups: dict[str, _Lookup] = {}
-_lock = threading.Lock()  # of what the threads change
+# Threads change what follows, and what a lookup has.
+_lock = threading.Lock()
 _running = 0
 _collects_garbage = True
 

@@ -94,7 +94,8 @@ class Reader:
         _check_formats(part.result)
         for rows in self._loaded(part):
             batches = write(_cast(rows, casts) if casts else rows)
-            rows.clear()  # Values may be large. PostgreSQL needs memory to convert them.
+            # Values may be large, and PostgreSQL needs memory to convert them.
+            rows.clear()
             yield from batches
 
     def _loaded(self, part: Part) -> Iterator[list[Values]]:
@@ -121,8 +122,8 @@ class Reader:
 class _Context:
     """What psycopg's loaders look at.
 
-    A connection that has not told another encoding has UTF-8. Without one, the loader of text
-    would look up the codec by its name for every value, which takes a third longer.
+    With a connection that reports no encoding, the loader of text decodes UTF-8. Without a
+    connection, it would look up the codec by its name for every value.
     """
 
     def __init__(self, adapters: AdaptersMap) -> None:
@@ -172,7 +173,8 @@ def _float8(data: bytes) -> str:
         return "NaN"
     if abs(value) == inf:
         return "Infinity" if value > 0 else "-Infinity"
-    if 1e15 <= abs(value) < 1e16:  # here Python does without an exponent
+    if 1e15 <= abs(value) < 1e16:
+        # Python writes these numbers without an exponent.
         return f"{Decimal(repr(value)).normalize():e}"
     return repr(value).removesuffix(".0")
 
@@ -191,8 +193,8 @@ def _text(data: bytes) -> bytes:
     return data
 
 
-# How values that came in binary are written: either as bytes of the connection's encoding or
-# as str. These types have the same oid on every server; all others are asked for in text.
+# How to write a value that came in binary: as bytes of the connection's encoding, or as str. These
+# types have the same oid on every server. Queries with other types are asked for text.
 BINARY_TYPES: Mapping[int, Callable[[bytes], bytes | str]] = {
     16: lambda data: "ft"[data[0]],  # bool
     17: lambda data: "\\x" + data.hex(),  # bytea
@@ -207,7 +209,7 @@ BINARY_TYPES: Mapping[int, Callable[[bytes], bytes | str]] = {
     1042: _text,  # character
     1043: _text,  # character varying
     2950: _uuid,  # uuid
-    3802: lambda data: data[1:],  # jsonb, behind the number of its version
+    3802: lambda data: data[1:],  # jsonb, after a byte for its version
 }
 
 
@@ -215,7 +217,8 @@ BINARY_TYPES: Mapping[int, Callable[[bytes], bytes | str]] = {
 def _context(encoding: str) -> _Context:
     """Return loaders that give str for every type, whatever psycopg has for it."""
     adapters = AdaptersMap()
-    adapters.register_loader(0, _binary_loader(_refuse, encoding))  # as from a binary cursor
+    # A query may return values in binary although it was asked for text, from a binary cursor.
+    adapters.register_loader(0, _binary_loader(_refuse, encoding))
     adapters.register_loader(0, TextLoader if encoding == "utf-8" else _text_loader(encoding))
     for oid, convert in BINARY_TYPES.items():
         adapters.register_loader(oid, _binary_loader(convert, encoding))

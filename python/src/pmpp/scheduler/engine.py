@@ -19,8 +19,9 @@ from ..core.interrupts import Interrupts
 from ..core.limits import MORE_FILES, UNCOUNTED, Limiter, Limits, OpenFiles
 from ..core.manifest import Item
 from ..core.notices import Notice, Progress, warning
-from ..core.queue import Task, WorkQueue, may_write
+from ..core.queue import Task, WorkQueue
 from ..core.settings import Settings
+from ..core.statements import may_write
 from ..core.target import Target
 from ..core.waiting import Steps
 from ..errors import ConnectError, PmppError, as_context, lines
