@@ -68,7 +68,7 @@ def test_merge_of_unordered_rows(connect_shards: Open) -> None:
     cursor.execute("select shard, n from t where n > 0 order by n desc", merge="n")
     with pytest.raises(
         InterfaceError,
-        match=r"connection \d .* is not in the order to merge by: \d+ comes after \d+",
+        match=r"the rows of connection \d .* are not in the order to merge by: \d+ comes after \d+",
     ):
         cursor.fetchall()
     for merge in ("m", 2):
@@ -82,7 +82,7 @@ def test_merge_by_nan(connect_shards: Open, row: str) -> None:
     """What is neither less nor greater than anything has no place in an order."""
     cursor = connect_shards("psycopg").cursor()
     cursor.execute(f"select {row} union all select 2 order by 1", merge="n")
-    with pytest.raises(InterfaceError, match=r"a key that no order has a place for: .*(nan|NaN)"):
+    with pytest.raises(InterfaceError, match=r"a key that has no place in an order: .*(nan|NaN)"):
         cursor.fetchall()
 
 

@@ -117,7 +117,7 @@ def test_server_that_hangs(
     connect_shards: Open, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
     """A connection whose server does not even answer to being cancelled is cut."""
-    monkeypatch.setattr("pmpp.client.connection_threads._PATIENCE", 0.5)
+    monkeypatch.setattr("pmpp.client.worker_threads._ABORT_AFTER", 0.5)
     pdb = connect_shards(driver, shards=range(3))
     cursor = pdb.cursor().execute("select pg_backend_pid()", source=True)
     pid = {source: row[0] for source, row in cursor}[1]
@@ -135,7 +135,7 @@ def test_frozen_server(
     connect_shards: Open, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
     """A server that answers nothing at all delays a timeout no longer, on any number of shards."""
-    monkeypatch.setattr("pmpp.client.connection_threads._PATIENCE", 0.5)
+    monkeypatch.setattr("pmpp.client.worker_threads._ABORT_AFTER", 0.5)
     pdb = connect_shards(driver)
     cursor = pdb.cursor().execute("select pg_backend_pid()")
     postmaster = int((cluster.data / "postmaster.pid").read_text().split()[0])

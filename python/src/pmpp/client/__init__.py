@@ -1,4 +1,19 @@
-"""The class for programs outside the server, which it does not need.
+"""`ParallelConnection`, for Python programs outside the server.
 
-`ParallelConnection` is in parallel_connection.py; the other modules serve it.
+The modules of this package, each of which uses those below it:
+
+    parallel_connection   the class, and the transactions of its connections
+    parallel_cursor       its cursor
+    result                what one statement returns on all connections
+    row_stream            the rows of a result as one stream
+    row_size              how much memory rows take
+    call_group            calls on several connections that belong together
+    worker_threads        the threads that run the calls
+    cancel                how a running call is ended from another thread
+    worker_connection     one connection, and the calls on it
+    drivers               what each DB-API driver does in its own way
+    errors                how the failures of several connections become one exception
+
+These modules may import the standard library and `pmpp.errors`. They must not import `pmpp.core`,
+`pmpp.remote`, `pmpp.scheduler`, `pmpp.plpython` or a driver. The server is not given this package.
 """

@@ -17,21 +17,12 @@ from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from .connection_threads import Lane, Threads
-from .dbapi import (
-    IN_FAILED_TRANSACTION,
-    Connection,
-    InterfaceError,
-    Pool,
-    attach,
-    attempt,
-    describe,
-    finish_each,
-    roll_back,
-    would_not_commit,
-)
-from .operation import Operation
+from .call_group import CallGroup
+from .drivers import Connection, Pool, describe
+from .errors import InterfaceError, attach_failures, drain, run_all
 from .parallel_cursor import ParallelCursor
+from .worker_connection import WorkerConnection
+from .worker_threads import WorkerThreads
 
 __all__ = ["InterfaceError", "ParallelConnection", "ParallelCursor"]
 
@@ -45,7 +36,7 @@ class ParallelConnection:
     Args:
         connections: open connections of any DB-API drivers, also of different ones.
         names: what to call each of them in messages and as the source of rows.
-        max_threads: how many of them may be at work at a time; all, unless told.
+        max_threads: how many connections may run a call at the same time; None means all.
 
     Raises:
         ValueError: if there are no connections, one is given twice, or an argument is out of range.
@@ -53,10 +44,11 @@ class ParallelConnection:
 
     InterfaceError = InterfaceError
 
-    # no more: what a driver's connection has besides must not look as if it could be set
+    # Without slots, a program could set an attribute of a driver's connection here, such as
+    # autocommit, and nothing would happen.
     __slots__ = (
-        "__weakref__", "_cursors", "_cursors_lock", "_lanes", "_threads", "_unclosed",
-        "_unreturned",
+        "__weakref__", "_cursors", "_cursors_lock", "_threads", "_unclosed", "_unreturned",
+        "_workers",
     )  # fmt: skip
 
     def __init__(
@@ -74,16 +66,16 @@ class ParallelConnection:
             raise ValueError("the same connection was given more than once")
         if max_threads is not None and max_threads < 1:
             raise ValueError(f"max_threads must be at least 1, not {max_threads}")
-        self._lanes = _lanes(self._unclosed, None if names is None else tuple(names))
-        self._unreturned = list(enumerate(self._lanes))
-        self._threads = Threads(self._lanes, min(count, max_threads or count))
+        self._workers = _workers(self._unclosed, None if names is None else tuple(names))
+        self._unreturned = list(enumerate(self._workers))
+        self._threads = WorkerThreads(self._workers, min(count, max_threads or count))
         self._cursors: WeakSet[ParallelCursor] = WeakSet()
         self._cursors_lock = Lock()
 
     @property
     def closed(self) -> bool:
         """True after `close` and `putconn`."""
-        return self._threads.ended
+        return self._threads.closed
 
     def cursor(self, *args: Any, **kwargs: Any) -> ParallelCursor:
         """Open a cursor on each connection and return them as one.
@@ -95,8 +87,8 @@ class ParallelConnection:
             InterfaceError: if this object is closed.
             Exception: what a driver raises.
         """
-        cursors = self._together(lambda lane: lane.connection.cursor(*args, **kwargs))
-        cursor = ParallelCursor(self, self._threads, self._lanes, cursors)
+        cursors = self._call_all(lambda worker: worker.connection.cursor(*args, **kwargs))
+        cursor = ParallelCursor(self, self._threads, self._workers, cursors)
         with self._cursors_lock:
             self._cursors.add(cursor)
         return cursor
@@ -110,121 +102,104 @@ class ParallelConnection:
             Exception: what a driver raises. A failure in fetching rows ahead, which no fetch
                 has raised yet, is raised here, before anything is committed.
         """
-        self._together(_require_sound)
-        self._each(lambda lane: lane.connection.commit())
+        self._call_all(WorkerConnection.require_committable)
+        self._call_all_despite_failures(lambda worker: worker.connection.commit())
 
     def rollback(self) -> None:
-        """Cancel what runs, give up rows that cursors have not fetched, and roll back everywhere.
+        """Cancel running calls, drop the results of all cursors, and roll back every connection.
 
         Raises:
             InterfaceError: if this object is closed.
             Exception: what a driver raises; the other connections are rolled back nevertheless.
         """
         self._require_open()
-        self._threads.stop()
+        self._threads.cancel()
         with self._cursors_lock:
             cursors = list(self._cursors)
         for cursor in cursors:
-            cursor._end_result()
-        self._each(_roll_back)
+            cursor._drop_result()
+        self._call_all_despite_failures(WorkerConnection.roll_back)
 
     def close(self) -> None:
-        """Cancel what runs, end the threads, and close every connection.
+        """Cancel running calls, end the threads, and close every connection.
 
         Raises:
             Exception: what a driver raises; the other connections are closed nevertheless.
         """
-        if sys.is_finalizing():  # which closes everything, and a driver may never answer
+        # The interpreter closes all connections when it ends. A driver might never answer then.
+        if sys.is_finalizing():
             return
-        self._threads.end()
-        finish_each(self._unclosed, lambda connection: connection.close())
+        self._threads.close()
+        drain(self._unclosed, lambda connection: connection.close())
 
     def putconn(self, pools: Sequence[Pool]) -> None:
-        """Cancel what runs, end the threads, and give every connection back to its pool.
+        """Cancel running calls, end the threads, and return every connection to its pool.
 
-        A pool rolls back what has not been committed. Each connection is given back once: when
-        they have been, further calls do nothing, and `close` does not close them.
+        A pool rolls back what has not been committed. Each connection is returned once: after
+        that, further calls do nothing, and `close` does not close the connections.
 
         Args:
             pools: the pools, in the order of the connections.
 
         Raises:
             ValueError: if there is not one pool for each connection; nothing is done then.
-            Exception: what a pool raises; the other connections are given back nevertheless.
+            Exception: what a pool raises; the other connections are returned nevertheless.
         """
-        if len(pools) != len(self._lanes):
-            raise ValueError(f"{len(pools)} pools for {len(self._lanes)} connections")
-        self._threads.end()
+        if len(pools) != len(self._workers):
+            raise ValueError(f"{len(pools)} pools for {len(self._workers)} connections")
+        self._threads.close()
         self._unclosed.clear()
-        finish_each(self._unreturned, lambda last: pools[last[0]].putconn(last[1].connection))
+        drain(self._unreturned, lambda last: pools[last[0]].putconn(last[1].connection))
 
     def __enter__(self) -> ParallelConnection:
         self._require_open()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self.closed or self._threads.are_gone:
+        if self.closed or not self._threads.usable:
             return
         last = self.commit if error is None else self.rollback
         try:
-            attempt([last, self.close])
+            run_all([last, self.close])
         except Exception as failure:
             if error is None:
                 raise
-            attach(error, [failure])
+            attach_failures(error, [failure])
         finally:
-            self.close()  # also at a KeyboardInterrupt
+            # A KeyboardInterrupt may have left connections open.
+            self.close()
 
     def _require_open(self) -> None:
         if self.closed:
             raise InterfaceError("the ParallelConnection is closed")
 
-    def _start(self, function: Callable[[Lane], Any]) -> Operation:
-        """Call a function for every connection."""
+    def _start(self, function: Callable[[WorkerConnection], Any]) -> CallGroup:
+        """Start to call a function for every connection."""
         self._require_open()
-        operation = Operation(self._threads)
-        for lane in self._lanes:
-            operation.start(lane, partial(function, lane))
-        return operation
+        group = CallGroup(self._threads)
+        for worker in self._workers:
+            group.start(worker, partial(function, worker))
+        return group
 
-    def _together(self, function: Callable[[Lane], Any]) -> list[Any]:
+    def _call_all(self, function: Callable[[WorkerConnection], Any]) -> list[Any]:
         """Call a function for every connection; if one call fails, cancel the others."""
-        with self._start(function) as operation:
-            return operation.results()
+        with self._start(function) as group:
+            return group.results()
 
-    def _each(self, function: Callable[[Lane], Any]) -> None:
-        """Call a function for every connection, also when a call fails."""
-        with self._start(function) as operation:
-            operation.settle()
+    def _call_all_despite_failures(self, function: Callable[[WorkerConnection], Any]) -> None:
+        """Call a function for every connection; if one call fails, go on with the others."""
+        with self._start(function) as group:
+            group.wait_for_all()
 
 
-def _lanes(connections: Sequence[Connection], names: Sequence[str] | None) -> list[Lane]:
-    if names is None:
-        return [
-            Lane(connection, index, f"connection {index} ({describe(connection)})")
-            for index, connection in enumerate(connections)
-        ]
-    if len(names) != len(connections):
+def _workers(
+    connections: Sequence[Connection], names: Sequence[str] | None
+) -> list[WorkerConnection]:
+    if names is not None and len(names) != len(connections):
         raise ValueError(f"{len(names)} names for {len(connections)} connections")
-    return [
-        Lane(connection, name, f"connection {index} ({name})")
-        for index, (connection, name) in enumerate(zip(connections, names, strict=True))
-    ]
-
-
-def _require_sound(lane: Lane) -> None:
-    """Make sure that what was done in the transaction can be committed."""
-    if lane.untold:
-        raise lane.untold
-    if lane.has_lost_work or would_not_commit(lane.connection):
-        raise InterfaceError(
-            "the transaction was ended by a failure or a cancel: call rollback",
-            sqlstate=IN_FAILED_TRANSACTION,
-        )
-
-
-def _roll_back(lane: Lane) -> None:
-    lane.untold = None
-    lane.cancelled = False
-    roll_back(lane.connection)
-    lane.has_lost_work = False
+    workers = []
+    for index, connection in enumerate(connections):
+        source = index if names is None else names[index]
+        name = describe(connection) if names is None else names[index]
+        workers.append(WorkerConnection(connection, source, f"connection {index} ({name})"))
+    return workers

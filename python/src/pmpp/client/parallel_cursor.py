@@ -10,11 +10,13 @@ from operator import index, methodcaller
 from threading import TIMEOUT_MAX, RLock
 from typing import TYPE_CHECKING, Any
 
-from .connection_threads import Lane, Threads
-from .dbapi import Cursor, InterfaceError, attach, attempt, end_result, stays_interrupted
-from .operation import Operation
-from .result import Arrange, Result
-from .union import LARGEST_BATCH, Order, Union
+from .call_group import CallGroup
+from .drivers import Cursor, end_result, stays_interrupted
+from .errors import InterfaceError, attach_failures, run_all
+from .result import Read, Result
+from .row_stream import LARGEST_BATCH, MergeKey, RowStream
+from .worker_connection import WorkerConnection
+from .worker_threads import WorkerThreads
 
 if TYPE_CHECKING:
     from .parallel_connection import ParallelConnection
@@ -23,38 +25,40 @@ if TYPE_CHECKING:
 class ParallelCursor:
     """A cursor on each connection of a ParallelConnection, used as one.
 
-    It is made by `ParallelConnection.cursor`. In a `with` block it is closed at its end.
-    A call that fails cancels what its other connections do for it, waits for them, and raises
-    the exception of the driver. A note says on which connection that was, and `other_failures`
-    is a list of the exceptions of further connections. There are no more rows to fetch then.
+    `ParallelConnection.cursor` makes it. The end of a `with` block closes it.
+    If a call fails on one connection, pmpp cancels it on the others, waits for them, and raises
+    the exception of the driver. A note names the connection, and `other_failures` is a list of
+    the exceptions of further connections. There are no more rows to fetch then.
 
     Attributes:
         connection: the ParallelConnection.
-        arraysize: how many rows `fetchmany` returns, unless told; if set to more than 1, also
-            how many each connection is asked for at a time, at most.
+        arraysize: the default size of `fetchmany`; if set to more than 1, also how many rows are
+            fetched from a connection at a time, at most.
     """
 
-    # no more: what a driver's cursor has besides must not look as if it could be set
+    # Without slots, a program could set an attribute of a driver's cursor here, such as itersize,
+    # and nothing would happen.
     __slots__ = (
-        "__weakref__", "_calling", "_closed", "_cursors", "_result", "_threads", "_timeout",
+        "__weakref__", "_closed", "_cursors", "_lock", "_result", "_threads", "_timeout",
         "arraysize", "connection",
     )  # fmt: skip
 
     def __init__(
         self,
         connection: ParallelConnection,
-        threads: Threads,
-        lanes: Sequence[Lane],
+        threads: WorkerThreads,
+        workers: Sequence[WorkerConnection],
         cursors: Sequence[Cursor],
     ) -> None:
         self.connection = connection
         self.arraysize = 1
         self._threads = threads
-        self._cursors = list(zip(lanes, cursors, strict=True))
+        self._cursors = list(zip(workers, cursors, strict=True))
         self._closed = False
         self._timeout: float | None = None
-        self._calling = RLock()  # of threads that share the cursor, one calls at a time
-        self._result = Result(threads, self._cursors, Union.as_they_come)
+        # Threads of the program may share the cursor. One at a time calls a method.
+        self._lock = RLock()
+        self._result = Result(threads, self._cursors, RowStream.as_they_come)
 
     @property
     def closed(self) -> bool:
@@ -63,7 +67,7 @@ class ParallelCursor:
 
     @property
     def description(self) -> Sequence[Sequence[Any]] | None:
-        """The columns of the result, as the first driver describes them that knows them yet."""
+        """The columns of the result, as described by the first driver that knows them yet."""
         return self._result.description
 
     @property
@@ -77,7 +81,7 @@ class ParallelCursor:
         *args: Any,
         timeout: float | None = None,
         source: bool = False,
-        merge: Order | None = None,
+        merge: MergeKey | None = None,
         reverse: bool = False,
         **kwargs: Any,
     ) -> ParallelCursor:
@@ -91,7 +95,7 @@ class ParallelCursor:
                 index if connections have no names, and the row.
             merge: for a result that is in order on each connection, what it is ordered by: the
                 index or the name of a column, or a function that returns the key of a row.
-                Rows then come in that order. Keys must be such as Python can compare.
+                Rows then come in that order. Python must be able to compare the keys.
             reverse: whether that order is descending.
 
         Returns:
@@ -111,10 +115,10 @@ class ParallelCursor:
             return True
 
         if merge is None:
-            arrange: Arrange = partial(Union.as_they_come, with_source=source)
+            read: Read = partial(RowStream.as_they_come, with_source=source)
         else:
-            arrange = partial(Union.in_order, order=merge, reverse=reverse, with_source=source)
-        self._run(run, arrange, timeout)
+            read = partial(RowStream.merged, key=merge, reverse=reverse, with_source=source)
+        self._run(run, read, timeout)
         return self
 
     def executemany(
@@ -145,13 +149,13 @@ class ParallelCursor:
             cursor.executemany(query, sets, *args, **kwargs)
             return True
 
-        self._run(run, Union.as_they_come, timeout)
+        self._run(run, RowStream.as_they_come, timeout)
         return self
 
     def nextset(self) -> bool | None:
         """Go on to the next result, of a statement that has several on each connection.
 
-        Its rows come as `execute` was told: with their source, or merged.
+        The arguments `source` and `merge` of `execute` apply to its rows too.
 
         Returns:
             True, or None if no connection has a further result; there are no more rows then.
@@ -161,16 +165,16 @@ class ParallelCursor:
             TimeoutError: as `fetchone`.
             Exception: what a driver raises.
         """
-        self._threads.require()
-        with self._calling:
+        self._threads.require_usable()
+        with self._lock:
             self._require_open()
             before = self._result
-            before.require_rows()
-            for lane, cursor in before.cursors:
+            before.require_valid()
+            for worker, cursor in before.cursors:
                 if not hasattr(cursor, "nextset"):
-                    raise InterfaceError(f"the cursor of {lane.label} has no nextset")
-            following = Result(self._threads, before.cursors, before.arrange)
-            self._get(following, methodcaller("nextset"))
+                    raise InterfaceError(f"the cursor of {worker.display_name} has no nextset")
+            self._result = Result(self._threads, before.cursors, before.read)
+            self._result.run(methodcaller("nextset"), self._deadline())
             return True if self._result.cursors else None
 
     def fetchone(self) -> Any:
@@ -182,19 +186,19 @@ class ParallelCursor:
             TimeoutError: if the time is up, after everything has been cancelled.
             Exception: what a driver raises.
         """
-        rows = self._take(1)
+        rows = self._fetch(1)
         return rows[0] if rows else None
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next rows, fewer than asked for only if there are no more.
 
         Args:
-            size: how many; `arraysize` unless told.
+            size: how many; None means `arraysize`.
 
         Raises:
             Exception: as `fetchone`.
         """
-        return self._take(self.arraysize if size is None else size)
+        return self._fetch(self.arraysize if size is None else size)
 
     def fetchall(self) -> list[Any]:
         """Return all further rows.
@@ -202,13 +206,13 @@ class ParallelCursor:
         Raises:
             Exception: as `fetchone`.
         """
-        return self._take(None)
+        return self._fetch(None)
 
     def __iter__(self) -> ParallelCursor:
         return self
 
     def __next__(self) -> Any:
-        rows = self._take(1)
+        rows = self._fetch(1)
         if not rows:
             raise StopIteration
         return rows[0]
@@ -225,16 +229,16 @@ class ParallelCursor:
             Exception: what the driver raises.
         """
         self._require_open()
-        lane, cursor = self._cursors[0]
+        worker, cursor = self._cursors[0]
         mogrify = getattr(cursor, "mogrify", None)
         if mogrify is None:
             raise InterfaceError(
-                f"the cursor of {lane.label} has no mogrify"
+                f"the cursor of {worker.display_name} has no mogrify"
                 " (that of psycopg 3 has it if connected with cursor_factory=ClientCursor)"
             )
-        with Operation(self._threads) as operation:
-            operation.start(lane, partial(mogrify, query, *args, **kwargs))
-            return operation.next().result
+        with CallGroup(self._threads) as calls:
+            calls.start(worker, partial(mogrify, query, *args, **kwargs))
+            return calls.next_finished().result
 
     def setinputsizes(self, sizes: Any) -> None:
         """Do nothing, as PEP 249 allows."""
@@ -243,7 +247,7 @@ class ParallelCursor:
         """Do nothing, as PEP 249 allows."""
 
     def close(self) -> None:
-        """Close the cursors of all connections, as soon as they have no rows under way.
+        """Close the cursors of all connections, after the batches that are being fetched.
 
         Raises:
             InterfaceError: in a process that was forked.
@@ -251,79 +255,76 @@ class ParallelCursor:
         """
         if sys.is_finalizing():
             return
-        self._threads.require()
-        if self._threads.include_caller:  # nor wait for a call of another thread
-            self._start_closing(Operation(self._threads))
+        self._threads.require_usable()
+        if self._threads.called_from_worker:
+            # A worker thread must not wait, neither for the others nor for the lock.
+            self._start_closing(CallGroup(self._threads))
             return
-        with self._calling, Operation(self._threads) as operation:
-            self._start_closing(operation)
-            operation.settle()
+        with self._lock, CallGroup(self._threads) as calls:
+            self._start_closing(calls)
+            calls.wait_for_all()
 
-    def _start_closing(self, operation: Operation) -> None:
+    def _start_closing(self, calls: CallGroup) -> None:
         if not self.closed:
             self._closed = True
-            for lane, cursor in self._cursors:
-                operation.start(lane, cursor.close)
+            for worker, cursor in self._cursors:
+                calls.start(worker, cursor.close)
 
-    def _end_result(self) -> None:
-        """Give up the rows, and have no result interrupt further statements of its connection."""
-        self._result.give_up()
-        with Operation(self._threads) as operation:
-            for lane, cursor in self._cursors:
-                if lane.cancelled and stays_interrupted(lane.connection):
-                    operation.start(lane, partial(end_result, cursor))
-            operation.settle()
+    def _drop_result(self) -> None:
+        """Invalidate the result, and end its interrupt, which would hit further statements."""
+        self._result.invalidate()
+        with CallGroup(self._threads) as calls:
+            for worker, cursor in self._cursors:
+                if worker.cancelled and stays_interrupted(worker.connection):
+                    calls.start(worker, partial(end_result, cursor))
+            calls.wait_for_all()
 
     def __enter__(self) -> ParallelCursor:
         self._require_open()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self.closed or self._threads.are_gone:
+        if self.closed or not self._threads.usable:
             return
-        if error is None or isinstance(error, GeneratorExit):  # a loop that was left is no failure
+        # Python raises GeneratorExit in a generator whose reader has left its loop, which is not a
+        # failure.
+        if error is None or isinstance(error, GeneratorExit):
             self.close()
             return
         try:
-            attempt([partial(self._result.cancel, error), self.close])
+            run_all([partial(self._result.cancel, error), self.close])
         except Exception as failure:
-            attach(error, [failure])
+            attach_failures(error, [failure])
 
     def _require_open(self) -> None:
         if self.closed:
             raise InterfaceError("the cursor is closed")
 
-    def _run(
-        self, function: Callable[[Cursor], object], arrange: Arrange, timeout: float | None
-    ) -> None:
-        """Have a statement run on every connection."""
+    def _run(self, function: Callable[[Cursor], object], read: Read, timeout: float | None) -> None:
+        """Run a statement on every connection, and replace the result by its result."""
         if timeout is not None and not 0 < timeout <= TIMEOUT_MAX:
             raise ValueError(
                 f"timeout must be more than 0 and at most {TIMEOUT_MAX:.0f} seconds, not {timeout}"
             )
-        self._threads.require()
-        with self._calling:
+        self._threads.require_usable()
+        with self._lock:
             self._require_open()
             self._timeout = timeout
-            self._get(Result(self._threads, self._cursors, arrange), function)
-
-    def _get(self, result: Result, function: Callable[[Cursor], object]) -> None:
-        """Replace the result by another."""
-        self._result = result
-        result.get(function, self._deadline())
+            self._result = Result(self._threads, self._cursors, read)
+            self._result.run(function, self._deadline())
 
     def _deadline(self) -> float | None:
         return None if self._timeout is None else time.monotonic() + self._timeout
 
-    def _take(self, count: int | None) -> list[Any]:
+    def _fetch(self, count: int | None) -> list[Any]:
         """Return that many rows, or all."""
         if count is not None:
             count = min(index(count), sys.maxsize)
             if count < 0:
                 raise ValueError(f"the number of rows must be at least 0, not {count}")
-        self._threads.require()
-        with self._calling:
+        self._threads.require_usable()
+        with self._lock:
             self._require_open()
-            self._result.require_rows()
+            self._result.require_valid()
             largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
-            return self._result.take(count, self._deadline(), largest_batch)
+            return self._result.fetch(count, self._deadline(), largest_batch)

@@ -7,106 +7,112 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from .connection_threads import Lane, Threads
-from .dbapi import Cursor, InterfaceError
-from .operation import Operation
-from .union import Part, Union
+from .call_group import CallGroup
+from .drivers import Cursor
+from .errors import InterfaceError
+from .row_stream import Fetcher, RowStream
+from .worker_connection import WorkerConnection
+from .worker_threads import WorkerThreads
 
-Cursors = Sequence[tuple[Lane, Cursor]]
+Cursors = Sequence[tuple[WorkerConnection, Cursor]]
 
-Arrange = Callable[[Union], Iterator[Any]]
+# What begins to read a stream of rows: one of its methods, with the arguments of the caller.
+Read = Callable[[RowStream], Iterator[Any]]
 
 
 class Result:
-    """The results of some cursors as one, and the calls that get them and their rows.
+    """The results of several cursors as one, and the calls that run the statement and fetch rows.
 
     Args:
         threads: what runs the calls.
         cursors: the cursors, each with its connection.
-        arrange: what makes one stream of their rows.
+        read: what reads the stream of their rows.
     """
 
-    def __init__(self, threads: Threads, cursors: Cursors, arrange: Arrange) -> None:
-        self.arrange = arrange
-        self._is_there = False
-        self._operation = Operation(threads)
-        self._present(cursors)
+    def __init__(self, threads: WorkerThreads, cursors: Cursors, read: Read) -> None:
+        self.read = read
+        self._has_run = False
+        self._calls = CallGroup(threads)
+        self._set_cursors(cursors)
 
     @property
     def cursors(self) -> Cursors:
-        """The cursors that have a result."""
-        return [(part.lane, part.cursor) for part in self._parts]
+        """The cursors that have a result, each with its connection."""
+        return [(fetcher.worker, fetcher.cursor) for fetcher in self._fetchers]
 
     @property
     def description(self) -> Sequence[Sequence[Any]] | None:
-        """The columns, as the first driver describes them that knows them yet."""
-        known = (part.cursor.description for part in self._parts)
+        """The columns, as described by the first driver that knows them yet."""
+        known = (cursor.description for _, cursor in self.cursors)
         return next(filter(None, known), None)
 
     @property
     def rowcount(self) -> int:
         """The sum of what the drivers say now, or -1 if one of them does not know."""
-        counts = [part.cursor.rowcount for part in self._parts] if self._is_there else []
+        counts = [cursor.rowcount for _, cursor in self.cursors] if self._has_run else []
         return -1 if min(counts, default=-1) < 0 else sum(counts)
 
-    def get(self, function: Callable[[Cursor], object], deadline: float | None) -> None:
-        """Call what gives a cursor its result, for each of them.
+    def run(self, function: Callable[[Cursor], object], deadline: float | None) -> None:
+        """Call a function that gives a cursor its result, for each cursor.
 
         Args:
-            function: what to call, which returns something false if there is no result.
+            function: what to call. It returns something false if there is no result.
             deadline: until when to wait for it, on the clock of `time.monotonic`, or None.
         """
-        with self._operation as operation:
-            operation.deadline = deadline
+        with self._calls as calls:
+            calls.deadline = deadline
             cursors = self.cursors
-            for lane, cursor in cursors:
-                operation.start(lane, partial(_get, lane, cursor, function))
-            results = list(zip(cursors, operation.results(), strict=True))
-            self._present([place for place, has_result in results if has_result])
-            for part in self._parts:
-                self._union.compare_columns(part)
-        self._is_there = True
+            for worker, cursor in cursors:
+                calls.start(worker, partial(_run_on, worker, cursor, function))
+            outcomes = zip(cursors, calls.results(), strict=True)
+            self._set_cursors([pair for pair, has_result in outcomes if has_result])
+            for fetcher in self._fetchers:
+                self._stream.compare_columns(fetcher)
+        self._has_run = True
 
-    def take(self, count: int | None, deadline: float | None, largest_batch: int) -> list[Any]:
+    def fetch(self, count: int | None, deadline: float | None, largest_batch: int) -> list[Any]:
         """Return that many rows, or all.
 
         Args:
             count: how many rows, or None.
             deadline: until when to wait for them, on the clock of `time.monotonic`, or None.
-            largest_batch: how many rows to ask a connection for at a time, at most.
+            largest_batch: how many rows to fetch from a connection at a time, at most.
         """
-        with self._operation as operation:
-            operation.deadline = deadline
-            self._union.largest_batch = largest_batch
+        with self._calls as calls:
+            calls.deadline = deadline
+            self._stream.largest_batch = largest_batch
             return list(islice(self._rows, count))
 
-    def require_rows(self) -> None:
-        """Make sure that nothing has failed and nobody has given up.
+    def require_valid(self) -> None:
+        """Make sure that no call has failed and nobody has called `invalidate`.
 
         Raises:
             InterfaceError: if so.
         """
-        if self._operation.failed:
+        if self._calls.failed:
             raise InterfaceError(
                 "there are no rows, since the last call has failed or was rolled back"
             )
 
-    def give_up(self) -> None:
-        """Have no more rows; what runs goes on."""
-        self._operation.failed = True
+    def invalidate(self) -> None:
+        """Refuse to return further rows. Calls that run go on."""
+        self._calls.failed = True
 
     def cancel(self, error: BaseException) -> None:
-        """Have no more rows, cancel what runs, and attach its failures to an exception."""
-        self._operation.cancel(error)
+        """Invalidate the result, cancel its calls, and attach their failures to an exception."""
+        self._calls.cancel(error)
 
-    def _present(self, cursors: Cursors) -> None:
-        self._parts = [Part(lane, cursor) for lane, cursor in cursors]
-        self._union = Union(self._operation, self._parts)
-        self._rows = self.arrange(self._union)
+    def _set_cursors(self, cursors: Cursors) -> None:
+        self._fetchers = [Fetcher(worker, cursor) for worker, cursor in cursors]
+        self._stream = RowStream(self._calls, self._fetchers)
+        self._rows = self.read(self._stream)
 
 
-def _get(lane: Lane, cursor: Cursor, function: Callable[[Cursor], object]) -> object:
-    """Get the result of one cursor; return something false if it has none."""
+def _run_on(
+    worker: WorkerConnection, cursor: Cursor, function: Callable[[Cursor], object]
+) -> object:
+    """Call the function for one cursor, and return what it returns."""
     has_result = function(cursor)
-    lane.untold = None  # so that failure does no more harm
+    # A call that succeeds shows that the failure did not break the connection.
+    worker.pending_error = None
     return has_result

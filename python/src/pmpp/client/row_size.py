@@ -1,4 +1,4 @@
-"""How much memory rows take, whatever a driver makes of them."""
+"""How much memory rows take, whatever objects a driver returns as rows."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from collections.abc import Sequence
 from sys import getsizeof
 from typing import Any
 
-_SAMPLE = 32  # rows: to look at all of them would take as long as to fetch them
-_ENOUGH = 1024 * 1024  # bytes for each: what is larger is not measured to its end
+# To measure all rows would take as long as to fetch them.
+_SAMPLED_ROWS = 32
+
+# A row that is larger than this is not measured to its end.
+_ENOUGH_BYTES = 1024 * 1024
 
 
 def mean_size(rows: Sequence[Any]) -> int:
-    """Estimate how many bytes a row of these takes, from some of them.
+    """Estimate how many bytes one of these rows takes, from a sample of them.
 
     Args:
         rows: at least one row.
     """
-    sample = rows[:: len(rows) // _SAMPLE + 1]
-    total, level = 0, list(sample)
-    parents = level  # the rows, and then only containers: a cursor would lead to all there is
-    while level and total < _ENOUGH * len(sample):
+    sample = rows[:: len(rows) // _SAMPLED_ROWS + 1]
+    total = 0
+    level = parents = list(sample)
+    while level and total < _ENOUGH_BYTES * len(sample):
         total += sum(map(_own_size, level))
-        level = [part for part in gc.get_referents(*parents) if not isinstance(part, type)]
-        parents = [part for part in level if isinstance(part, tuple | list | dict | set)]
+        level = [value for value in gc.get_referents(*parents) if not isinstance(value, type)]
+        # Other objects may refer to their cursor, and so to all objects of the program.
+        parents = [value for value in level if isinstance(value, tuple | list | dict | set)]
     return total // len(sample)
 
 

@@ -8,32 +8,36 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from .connection_threads import Call, Lane, Threads
-from .dbapi import InterfaceError, attach, attempt, share_limit
+from .drivers import hit_same_limit
+from .errors import InterfaceError, attach_failures, run_all
+from .worker_connection import Call, WorkerConnection
+from .worker_threads import WorkerThreads
 
 
-class Operation:
-    """Calls that belong together: used in a `with` block, which cancels them when it is left by
-    an exception, waits for them, and attaches their failures to the exception.
+class CallGroup:
+    """Calls that belong together, like the tasks of an asyncio.TaskGroup.
+
+    An exception that leaves the `with` block of a group cancels its calls, waits for them, and
+    gets their failures attached.
 
     Args:
         threads: what runs the calls.
 
     Attributes:
-        failed: True if such a block was left by an exception.
+        failed: whether an exception has left such a block.
         deadline: until when to wait for calls, on the clock of `time.monotonic`, or None.
     """
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: WorkerThreads) -> None:
         self.failed = False
         self.deadline: float | None = None
         self._threads = threads
-        self._outcomes: SimpleQueue[Call] = SimpleQueue()
+        self._finished_calls: SimpleQueue[Call] = SimpleQueue()
         self._calls: list[Call] = []
 
-    def start(self, lane: Lane, function: Callable[[], Any]) -> None:
+    def start(self, worker: WorkerConnection, function: Callable[[], Any]) -> None:
         """Call a function as soon as the connection is free."""
-        call = Call(lane, function, self._outcomes)
+        call = Call(worker, function, self._finished_calls)
         self._calls.append(call)
         self._threads.submit(call)
 
@@ -47,49 +51,50 @@ class Operation:
             return None
         left = self.deadline - time.monotonic()
         if left <= 0:
-            busy = ", ".join(sorted(call.lane.label for call in self._calls if not call.done))
-            raise TimeoutError(f"no answer in time from {busy}" if busy else "the time is up")
+            late = (call.worker.display_name for call in self._calls if not call.finished)
+            names = ", ".join(sorted(late))
+            raise TimeoutError(f"no answer in time from {names}" if names else "the time is up")
         return left
 
-    def next(self) -> Call:
-        """Wait until a call has ended and return it, in the order in which they end.
+    def next_finished(self) -> Call:
+        """Wait until a call is finished and return it. The first call to finish comes first.
 
         Raises:
-            TimeoutError: if the time is up, even if one has ended.
-            InterfaceError: in one of the threads, since it would wait for ever.
+            TimeoutError: if the time is up, even if a call is finished.
+            InterfaceError: in a worker thread, which would wait for ever.
             BaseException: what the call has raised.
         """
-        if self._threads.include_caller:
+        if self._threads.called_from_worker:
             raise InterfaceError("a ParallelConnection cannot be used by its own threads")
         call = None
         while call is None:
             with suppress(Empty):
-                call = self._outcomes.get(timeout=self.time_left())
+                call = self._finished_calls.get(timeout=self.time_left())
         self._calls.remove(call)
-        if error := call.tell():
+        if error := call.consume_error():
             raise error
         return call
 
     def results(self) -> list[Any]:
-        """Wait for all and return what they return, in the order in which they were started.
+        """Wait for all calls and return their results, in the order in which they were started.
 
         Raises:
-            BaseException: as `next`.
+            BaseException: as `next_finished`.
         """
         calls = list(self._calls)
         for _ in calls:
-            self.next()
+            self.next_finished()
         return [call.result for call in calls]
 
-    def settle(self) -> None:
-        """Wait for all, also when some fail.
+    def wait_for_all(self) -> None:
+        """Wait for all calls, also when some fail.
 
         Raises:
             Exception: the first failure, with the others attached.
         """
-        attempt([self.next for _ in self._calls])
+        run_all([self.next_finished for _ in self._calls])
 
-    def __enter__(self) -> Operation:
+    def __enter__(self) -> CallGroup:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -100,8 +105,10 @@ class Operation:
         """Cancel all calls, wait for them, and attach their failures to an exception."""
         self.failed = True
         calls, self._calls = self._calls, []
-        self._threads.stop(calls)
+        self._threads.cancel(calls)
         failures = [
-            call.tell() for call in calls if call.failed() or share_limit(call.error, error)
+            call.consume_error()
+            for call in calls
+            if call.failed() or hit_same_limit(call.error, error)
         ]
-        attach(error, [failure for failure in failures if failure])
+        attach_failures(error, [failure for failure in failures if failure])

@@ -1,0 +1,98 @@
+"""How a running call is ended from another thread: cancel it, or abort its connection.
+
+Each function takes a timeout and does not take much longer, whatever the server does.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Thread
+
+from .drivers import Connection
+from .worker_connection import WorkerConnection
+
+# PostgreSQL's SSLRequest message. A server answers it with one byte, without authentication.
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+
+
+class CancelRequests:
+    """Requests to cancel the calls that run on connections, if their drivers can do that."""
+
+    def __init__(self) -> None:
+        self._threads: dict[WorkerConnection, Thread] = {}
+
+    def send(self, workers: Sequence[WorkerConnection], timeout: float) -> None:
+        """Send requests for all connections at once, except where one is still under way.
+
+        Args:
+            workers: the connections.
+            timeout: how many seconds to wait for answers.
+        """
+        for worker in workers:
+            thread = self._threads.get(worker)
+            if thread is None or not thread.is_alive():
+                thread = Thread(target=_cancel, args=(worker.connection, timeout), daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # Python starts no threads when the interpreter is about to end.
+                    _cancel(worker.connection, timeout)
+                else:
+                    self._threads[worker] = thread
+        self.wait(timeout)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until all requests are answered, but not longer than the timeout in seconds."""
+        deadline = time.monotonic() + timeout
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def abort(worker: WorkerConnection) -> None:
+    """Shut down the socket of a connection, if its driver has one: the running call then fails."""
+    with suppress(Exception), _socket_of(worker.connection) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _cancel(connection: Connection, timeout: float) -> None:
+    # These are the methods of psycopg 3, psycopg2 and sqlite3.
+    for name, options in (("cancel_safe", {"timeout": timeout}), ("cancel", {}), ("interrupt", {})):
+        method = getattr(connection, name, None)
+        if callable(method):
+            if _may_answer(connection, timeout):
+                # If the request fails, the caller waits for the call.
+                with suppress(Exception):
+                    method(**options)
+            return
+
+
+def _may_answer(connection: Connection, timeout: float) -> bool:
+    """Return False if the server of a connection answers nothing before the timeout.
+
+    psycopg2, and psycopg 3 with the libpq of PostgreSQL 16 or older, would wait for such a server
+    for ever, and no other thread of the program would run meanwhile.
+    """
+    try:
+        with _socket_of(connection) as sock:
+            family, address = sock.family, sock.getpeername()
+        with socket.socket(family) as probe:
+            probe.settimeout(timeout)
+            probe.connect(address)
+            probe.sendall(_SSL_REQUEST)
+            probe.recv(1)
+    except (TimeoutError, BlockingIOError):
+        # A Unix socket raises BlockingIOError if too many clients wait for it.
+        return False
+    except Exception:
+        # The driver notices at once that the server refuses it, or it has no socket.
+        return True
+    return True
+
+
+def _socket_of(connection: Connection) -> socket.socket:
+    """Return the socket of a connection of psycopg or psycopg2. The caller must close it."""
+    return socket.fromfd(connection.fileno(), -1, -1)  # type: ignore[attr-defined]
