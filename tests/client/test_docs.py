@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ def test_examples(
     examples = EXAMPLE.findall(document)
     assert len(examples) == document.count("```python")
     module: dict[str, Any] = {}
-    for program, expected in examples:
-        exec(compile(program, str(DOCUMENT), "exec"), module)
-        assert capsys.readouterr().out == expected, program
+    logger = logging.getLogger("pmpp")
+    monkeypatch.setattr(logger, "handlers", list(logger.handlers))
+    try:
+        for program, expected in examples:
+            exec(compile(program, str(DOCUMENT), "exec"), module)
+            assert capsys.readouterr().out == expected, program
+    finally:
+        logger.setLevel(logging.NOTSET)

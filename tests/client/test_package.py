@@ -53,7 +53,7 @@ with ParallelConnection([connect(), connect()]) as pdb:
 
 
 def test_server_is_not_burdened(installed: Path) -> None:
-    """The package alone, as the server imports it, imports nothing."""
+    """The package alone, as the server imports it, imports nothing: no logging and no threads."""
     program = """
 before = set(sys.modules)
 import pmpp

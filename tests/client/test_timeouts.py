@@ -114,9 +114,12 @@ def test_slow_cancel(cluster: Cluster, dsns: list[str]) -> None:
 
 @on_each_postgres
 def test_server_that_hangs(
-    connect_shards: Open, monkeypatch: pytest.MonkeyPatch, driver: str
+    connect_shards: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    driver: str,
 ) -> None:
-    """A connection whose server does not even answer to being cancelled is cut."""
+    """A connection whose server does not even end a cancelled call is aborted, with a warning."""
     monkeypatch.setattr("pmpp.client.worker_threads._ABORT_AFTER", 0.5)
     pdb = connect_shards(driver, shards=range(3))
     cursor = pdb.cursor().execute("select pg_backend_pid()", source=True)
@@ -128,6 +131,10 @@ def test_server_that_hangs(
         with pytest.raises((psycopg.Error, psycopg2.Error)):
             pdb.rollback()
         pdb.close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        f"aborted {pdb._workers[1].display_name}, since its call could not be cancelled"
+    ]
 
 
 @on_each_postgres

@@ -16,4 +16,13 @@ The modules of this package, each of which uses those below it:
 
 These modules may import the standard library and `pmpp.errors`. They must not import `pmpp.core`,
 `pmpp.remote`, `pmpp.scheduler`, `pmpp.plpython` or a driver. The server is not given this package.
+
+The modules log to loggers of their own names. No worker thread logs, and no thread does while it
+holds the lock of the worker threads. The garbage collector may close a cursor inside a logging
+handler, which then waits for the worker threads and for their lock.
 """
+
+import logging
+
+# Without a handler of its own, a library prints its warnings in programs that set up no logging.
+logging.getLogger("pmpp").addHandler(logging.NullHandler())

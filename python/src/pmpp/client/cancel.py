@@ -5,15 +5,18 @@ Each function takes a timeout and does not take much longer, whatever the server
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from threading import Thread
 
 from .drivers import Connection
 from .worker_connection import WorkerConnection
+
+_logger = logging.getLogger(__name__)
 
 # PostgreSQL's SSLRequest message. A server answers it with one byte, without authentication.
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -24,6 +27,8 @@ class CancelRequests:
 
     def __init__(self) -> None:
         self._threads: dict[WorkerConnection, Thread] = {}
+        self._aborted: set[WorkerConnection] = set()
+        self._unlogged: deque[tuple[int, str]] = deque()
 
     def send(self, workers: Sequence[WorkerConnection], timeout: float) -> None:
         """Send requests for all connections at once, except where one is still under way.
@@ -35,12 +40,12 @@ class CancelRequests:
         for worker in workers:
             thread = self._threads.get(worker)
             if thread is None or not thread.is_alive():
-                thread = Thread(target=_cancel, args=(worker.connection, timeout), daemon=True)
+                thread = Thread(target=self._send_one, args=(worker, timeout), daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:
                     # Python starts no threads when the interpreter is about to end.
-                    _cancel(worker.connection, timeout)
+                    self._send_one(worker, timeout)
                 else:
                     self._threads[worker] = thread
         self.wait(timeout)
@@ -51,11 +56,41 @@ class CancelRequests:
         for thread in self._threads.values():
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def abort(self, worker: WorkerConnection) -> None:
+        """Shut down the socket of a connection, if it has one: the running call then fails."""
+        event = (
+            logging.WARNING,
+            f"aborted {worker.display_name}, since its call could not be cancelled",
+        )
+        try:
+            with _socket_of(worker.connection) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
+        except Exception as error:
+            # Without a socket, the caller can only wait for the call.
+            event = _failure("abort", worker, error)
+        if worker not in self._aborted:
+            self._aborted.add(worker)
+            self._unlogged.append(event)
 
-def abort(worker: WorkerConnection) -> None:
-    """Shut down the socket of a connection, if its driver has one: the running call then fails."""
-    with suppress(Exception), _socket_of(worker.connection) as sock:
-        sock.shutdown(socket.SHUT_RDWR)
+    def log(self) -> None:
+        """Log what the requests have done since this method was called last."""
+        while self._unlogged:
+            _logger.log(*self._unlogged.popleft())
+
+    def _send_one(self, worker: WorkerConnection, timeout: float) -> None:
+        try:
+            _cancel(worker.connection, timeout)
+        except Exception as error:
+            # The caller then waits for the call.
+            event = _failure("cancel the call on", worker, error)
+        else:
+            event = logging.DEBUG, f"sent a cancel request to {worker.display_name}"
+        self._unlogged.append(event)
+
+
+def _failure(what: str, worker: WorkerConnection, error: Exception) -> tuple[int, str]:
+    message = f"could not {what} {worker.display_name}: {type(error).__name__}: {error}"
+    return logging.WARNING, message
 
 
 def _cancel(connection: Connection, timeout: float) -> None:
@@ -63,11 +98,11 @@ def _cancel(connection: Connection, timeout: float) -> None:
     for name, options in (("cancel_safe", {"timeout": timeout}), ("cancel", {}), ("interrupt", {})):
         method = getattr(connection, name, None)
         if callable(method):
-            if _may_answer(connection, timeout):
-                # If the request fails, the caller waits for the call.
-                with suppress(Exception):
-                    method(**options)
+            if not _may_answer(connection, timeout):
+                raise TimeoutError(f"the server did not answer within {timeout:.1f} s")
+            method(**options)
             return
+    raise NotImplementedError("the driver has no method to cancel a call")
 
 
 def _may_answer(connection: Connection, timeout: float) -> bool:

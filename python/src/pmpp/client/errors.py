@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..errors import PmppError
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -31,8 +34,12 @@ def attach_failures(error: BaseException, others: Sequence[BaseException]) -> No
         lines = [f"also failed: {type(other).__name__}: {other}", *getattr(other, "__notes__", ())]
         add_note(error, "\n    ".join(lines))
     failures = [*getattr(error, "other_failures", ()), *others]
-    with suppress(Exception):
+    try:
         error.other_failures = failures  # type: ignore[attr-defined]
+    except Exception:
+        # Nobody else would learn of failures that an exception refuses as an attribute.
+        for other in others:
+            _logger.warning("a further failure: %s: %s", type(other).__name__, other)
 
 
 def run_all(functions: Iterable[Callable[[], Any]]) -> None:

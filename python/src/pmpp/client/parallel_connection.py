@@ -10,6 +10,7 @@ Every statement runs on all of them at the same time, and the rows are the union
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -23,6 +24,8 @@ from .errors import InterfaceError, attach_failures, drain, run_all
 from .parallel_cursor import ParallelCursor
 from .worker_connection import WorkerConnection
 from .worker_threads import WorkerThreads
+
+_logger = logging.getLogger(__name__)
 
 __all__ = ["InterfaceError", "ParallelConnection", "ParallelCursor"]
 
@@ -71,6 +74,7 @@ class ParallelConnection:
         self._threads = WorkerThreads(self._workers, min(count, max_threads or count))
         self._cursors: WeakSet[ParallelCursor] = WeakSet()
         self._cursors_lock = Lock()
+        _logger.debug("opened over %s", ", ".join(worker.display_name for worker in self._workers))
 
     @property
     def closed(self) -> bool:
@@ -102,6 +106,7 @@ class ParallelConnection:
             Exception: what a driver raises. A failure in fetching rows ahead, which no fetch
                 has raised yet, is raised here, before anything is committed.
         """
+        _logger.debug("commit on %d connections", len(self._workers))
         self._call_all(WorkerConnection.require_committable)
         self._call_all_despite_failures(lambda worker: worker.connection.commit())
 
@@ -113,6 +118,7 @@ class ParallelConnection:
             Exception: what a driver raises; the other connections are rolled back nevertheless.
         """
         self._require_open()
+        _logger.debug("rollback on %d connections", len(self._workers))
         self._threads.cancel()
         with self._cursors_lock:
             cursors = list(self._cursors)
@@ -129,6 +135,8 @@ class ParallelConnection:
         # The interpreter closes all connections when it ends. A driver might never answer then.
         if sys.is_finalizing():
             return
+        if self._unclosed:
+            _logger.debug("closing %d connections", len(self._unclosed))
         self._threads.close()
         drain(self._unclosed, lambda connection: connection.close())
 
@@ -147,6 +155,8 @@ class ParallelConnection:
         """
         if len(pools) != len(self._workers):
             raise ValueError(f"{len(pools)} pools for {len(self._workers)} connections")
+        if self._unreturned:
+            _logger.debug("returning %d connections to their pools", len(self._unreturned))
         self._threads.close()
         self._unclosed.clear()
         drain(self._unreturned, lambda last: pools[last[0]].putconn(last[1].connection))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from operator import index, methodcaller
 from threading import TIMEOUT_MAX, RLock
@@ -17,6 +18,8 @@ from .result import Read, Result
 from .row_stream import LARGEST_BATCH, MergeKey, RowStream
 from .worker_connection import WorkerConnection
 from .worker_threads import WorkerThreads
+
+_logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from .parallel_connection import ParallelConnection
@@ -109,16 +112,11 @@ class ParallelCursor:
         """
         if merge is None and reverse:
             raise ValueError("reverse=True is of no use without merge")
-
-        def run(cursor: Cursor) -> bool:
-            cursor.execute(query, *args, **kwargs)
-            return True
-
         if merge is None:
             read: Read = partial(RowStream.as_they_come, with_source=source)
         else:
             read = partial(RowStream.merged, key=merge, reverse=reverse, with_source=source)
-        self._run(run, read, timeout)
+        self._run(read, timeout, "execute", query, *args, **kwargs)
         return self
 
     def executemany(
@@ -143,13 +141,8 @@ class ParallelCursor:
         Raises:
             Exception: as `execute`.
         """
-        sets = list(parameters)
-
-        def run(cursor: Cursor) -> bool:
-            cursor.executemany(query, sets, *args, **kwargs)
-            return True
-
-        self._run(run, RowStream.as_they_come, timeout)
+        read = RowStream.as_they_come
+        self._run(read, timeout, "executemany", query, list(parameters), *args, **kwargs)
         return self
 
     def nextset(self) -> bool | None:
@@ -300,18 +293,34 @@ class ParallelCursor:
         if self.closed:
             raise InterfaceError("the cursor is closed")
 
-    def _run(self, function: Callable[[Cursor], object], read: Read, timeout: float | None) -> None:
-        """Run a statement on every connection, and replace the result by its result."""
+    def _run(
+        self,
+        read: Read,
+        timeout: float | None,
+        method: str,
+        query: Any,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Run a statement with a method of every cursor, and replace the result."""
         if timeout is not None and not 0 < timeout <= TIMEOUT_MAX:
             raise ValueError(
                 f"timeout must be more than 0 and at most {TIMEOUT_MAX:.0f} seconds, not {timeout}"
             )
         self._threads.require_usable()
+        self._require_open()
+        _logger.debug("%s on %d connections: %s", method, len(self._cursors), _shown(query))
+
+        def run(cursor: Cursor) -> bool:
+            getattr(cursor, method)(query, *args, **kwargs)
+            return True
+
         with self._lock:
             self._require_open()
             self._timeout = timeout
             self._result = Result(self._threads, self._cursors, read)
-            self._result.run(function, self._deadline())
+            self._result.run(run, self._deadline())
 
     def _deadline(self) -> float | None:
         return None if self._timeout is None else time.monotonic() + self._timeout
@@ -328,3 +337,9 @@ class ParallelCursor:
             self._result.require_valid()
             largest_batch = self.arraysize if self.arraysize > 1 else LARGEST_BATCH
             return self._result.fetch(count, self._deadline(), largest_batch)
+
+
+def _shown(query: Any) -> object:
+    """Return how the log shows a statement: its text, or the class of an object."""
+    # A composed statement of psycopg contains values, which may be secrets.
+    return query if isinstance(query, str | bytes) else type(query)

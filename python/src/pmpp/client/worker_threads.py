@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from queue import SimpleQueue
 from threading import Condition, RLock, Thread, get_ident
 
-from .cancel import CancelRequests, abort
+from .cancel import CancelRequests
 from .errors import InterfaceError
 from .worker_connection import Call, WorkerConnection
 
@@ -124,28 +124,46 @@ class WorkerThreads:
                 if call in call.worker.waiting:
                     call.worker.waiting.remove(call)
                     call.discard()
-            if not self.called_from_worker:
-                self._cancel_running(calls)
+        if not self.called_from_worker:
+            self._cancel_running(calls)
 
     def _cancel_running(self, calls: Sequence[Call]) -> None:
-        """Cancel those calls that run, and wait for them. The caller holds the lock."""
+        """Cancel those calls that run, and wait for them."""
         requests = CancelRequests()
         pause = _FIRST_PAUSE
         abort_at = time.monotonic() + _ABORT_AFTER
-        while running := [call for call in calls if call.worker.running is call]:
-            for call in running:
-                call.cancelled = call.worker.cancelled = True
-            workers = [call.worker for call in running]
-            # A request is repeated, since the query may not have reached its server yet.
-            if (left := abort_at - time.monotonic()) > 0:
-                requests.send(workers, min(left, _LONGEST_PAUSE))
-            else:
-                for worker in workers:
-                    abort(worker)
-            self._changed.wait(pause)
+        running = True
+        while running:
+            with self._lock:
+                running = self._request_end(calls, requests, abort_at - time.monotonic())
+                if running:
+                    self._changed.wait(pause)
+            requests.log()
             pause = min(2 * pause, _LONGEST_PAUSE)
-        # A request that is still under way could cancel the next call.
-        requests.wait(abort_at - time.monotonic())
+
+    def _request_end(
+        self, calls: Sequence[Call], requests: CancelRequests, time_left: float
+    ) -> bool:
+        """Cancel those calls that run, or abort their connections if no time is left.
+
+        Returns:
+            False if no call runs any more.
+        """
+        running = [call for call in calls if call.worker.running is call]
+        if not running:
+            # A request that is still under way could cancel the next call.
+            requests.wait(time_left)
+            return False
+        for call in running:
+            call.cancelled = call.worker.cancelled = True
+        workers = [call.worker for call in running]
+        # A request is repeated, since the query may not have reached its server yet.
+        if time_left > 0:
+            requests.send(workers, min(time_left, _LONGEST_PAUSE))
+        else:
+            for worker in workers:
+                requests.abort(worker)
+        return True
 
     def close(self) -> None:
         """Refuse further calls, cancel all calls, end the threads, and wait for their end."""
