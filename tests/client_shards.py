@@ -1,15 +1,21 @@
-"""The shards that the tests of ParallelConnection use, and what more than one module asks of them."""
+"""What several modules of the tests of ParallelConnection need."""
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import psycopg2.errors
 import psycopg2.extras
 import pytest
+from cluster import Cluster
+from helpers import eventually
 from pmpp import InterfaceError, ParallelConnection, ParallelCursor
 from psycopg.rows import dict_row
 
@@ -42,13 +48,21 @@ CURSORS: dict[str, tuple[str, dict[str, Any]]] = {
 
 on_each_driver = pytest.mark.parametrize(("driver", "options"), CURSORS.values(), ids=CURSORS)
 
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """An exception that takes no attributes."""
+
+    number: int = 1
+
+
 Open = Callable[..., ParallelConnection]
 
 Row = tuple[int | None, int | None]
 
 
 def rows_of(shard: int) -> list[Row]:
-    """Return the rows of a shard: its number and theirs, but for one that is all null."""
+    """Return the rows of a shard: its number and their numbers; all is null in the first."""
     return [(None, None) if n == 1 else (shard, n) for n in range(1, SIZES[shard] + 1)]
 
 
@@ -60,8 +74,27 @@ def as_tuples(rows: Iterable[Any]) -> Counter[tuple[Any, ...]]:
     return Counter(tuple(row.values()) if isinstance(row, dict) else tuple(row) for row in rows)
 
 
+def memory_database(**options: Any) -> sqlite3.Connection:
+    """Return a connection to a new database of SQLite, which other threads may use."""
+    connection: sqlite3.Connection = sqlite3.connect(":memory:", check_same_thread=False, **options)
+    return connection
+
+
+def counting(columns: str, limit: int | None = None) -> str:
+    """Return a query for numbers n from 1 on, up to a limit or without end."""
+    end = "" if limit is None else f"limit {limit}"
+    numbers = f"select 1 union all select n + 1 from c {end}"
+    return f"with recursive c(n) as ({numbers}) select {columns} from c"
+
+
+def wait_for_sleeping(cluster: Cluster, count: int) -> None:
+    """Wait until as many sessions of a server run pg_sleep."""
+    sleeping = "from pg_stat_activity where state = 'active' and wait_event = 'PgSleep'"
+    eventually(cluster, f"(select count(*) {sleeping}) = {count}")
+
+
 def view(queries: dict[int, str], others: str = ROWS) -> Callable[[int], str]:
-    """Return what makes a view `v` of the query of each shard."""
+    """Return a function that returns, for each shard, a statement that makes its view `v`."""
     return lambda shard: f"create temp view v as {queries.get(shard, others)}"
 
 
@@ -76,8 +109,8 @@ def dividing_by(divisor: str) -> str:
     return f"select shard, n + 1 / ({divisor}) as n from t"
 
 
-def further(failure: BaseException) -> list[BaseException]:
-    """Return what else had failed."""
+def other_failures(failure: BaseException) -> list[BaseException]:
+    """Return the failures of other connections."""
     failures: list[BaseException] = failure.other_failures  # type: ignore[attr-defined]
     return failures
 
@@ -93,3 +126,20 @@ def assert_usable(cursor: ParallelCursor) -> None:
     """The cursor serves again after a rollback."""
     cursor.connection.rollback()
     assert sorted(cursor.execute(ROWS + " where n = 2")) == [(2, 2), (4, 2), (9, 2)]
+
+
+# The arguments are connection strings, a driver, the name of a cursor or null, and a query.
+_PRELUDE = """
+import importlib, json, sys, threading
+from pmpp import ParallelConnection
+
+dsns, driver, name, query = json.loads(sys.argv[1])
+driver = importlib.import_module(driver)
+pdb = ParallelConnection([driver.connect(dsn) for dsn in dsns])
+cursor = pdb.cursor(name) if name else pdb.cursor()
+"""
+
+
+def script(body: str, *arguments: object) -> list[str]:
+    """Return a command that runs a program with the names of _PRELUDE."""
+    return [sys.executable, "-c", _PRELUDE + body, json.dumps(arguments)]

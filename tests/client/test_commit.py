@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -17,8 +16,10 @@ from client_shards import (
     ROWS,
     SLEEP,
     Open,
+    counting,
     dividing_by,
     inserted,
+    memory_database,
     on_each_postgres,
     view,
 )
@@ -73,17 +74,14 @@ def test_commit_after_a_cancel(connect_shards: Open, dsns: list[str], driver: st
     assert cursor.execute(ROWS + " where n = -1").fetchall() == []
 
 
-ENDLESS = "with recursive c(n) as (select 1 union all select n + 1 from c)"
-
-
 def test_commit_after_an_interrupted_insert() -> None:
     """SQLite has rolled back then what was done before, whatever is done after it."""
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection = memory_database()
     with ParallelConnection([connection]) as pdb:
         cursor = pdb.cursor().execute("create table t (n int)")
         cursor.execute("insert into t values (1)")
         with pytest.raises(TimeoutError):
-            cursor.execute(f"{ENDLESS} insert into t select n from c", timeout=0.2)
+            cursor.execute(f"insert into t {counting('n')}", timeout=0.2)
         cursor.execute("insert into t values (2)")
         with pytest.raises(InterfaceError, match="was ended by a failure or a cancel"):
             pdb.commit()
@@ -96,14 +94,12 @@ def test_commit_after_an_interrupted_select(
     isolation_level: Literal["DEFERRED"] | None,
 ) -> None:
     """SQLite keeps what was done before, so it can be committed."""
-    connection = sqlite3.connect(
-        ":memory:", check_same_thread=False, isolation_level=isolation_level
-    )
+    connection = memory_database(isolation_level=isolation_level)
     with ParallelConnection([connection]) as pdb:
         cursor = pdb.cursor().execute("create table t (n int)")
         cursor.execute("insert into t values (1)")
         with pytest.raises(TimeoutError):
-            cursor.execute(f"{ENDLESS} select count(*) from c", timeout=0.2)
+            cursor.execute(counting("count(*)"), timeout=0.2)
         pdb.commit()
         pdb.rollback()
         assert cursor.execute("select n from t").fetchall() == [(1,)]

@@ -1,9 +1,10 @@
-"""Ctrl-C where connections are committed, closed and given back."""
+"""Ctrl-C while queries run, and while connections are committed, closed and returned."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -13,9 +14,38 @@ import psycopg2
 import psycopg2.extensions
 import psycopg2.pool
 import pytest
+from client_shards import on_each_postgres, script, wait_for_sleeping
 from cluster import Cluster
-from helpers import eventually
 from pmpp import ParallelConnection
+
+
+@pytest.mark.parametrize("name", [None, "c"], ids=["execute", "fetch"])
+@on_each_postgres
+def test_interrupt(cluster: Cluster, dsns: list[str], driver: str, name: str | None) -> None:
+    """Ctrl-C in a long query cancels it everywhere and leaves no thread behind."""
+    body = """
+try:
+    cursor.execute(query)
+    cursor.fetchall()
+except KeyboardInterrupt:
+    pdb.rollback()
+    with pdb.cursor() as again:
+        print(len(again.execute("select 1").fetchall()))
+    pdb.close()
+    print(threading.active_count())
+"""
+    command = script(body, dsns, driver, name, "select 'interrupt me', pg_sleep(100)")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            wait_for_sleeping(cluster, len(dsns))
+            child.send_signal(signal.SIGINT)
+            assert child.communicate(timeout=60) == ("10\n1\n", "")
+        finally:
+            child.kill()
+    wait_for_sleeping(cluster, 0)
+
 
 SLOW_COMMIT = """
 create function pg_temp.wait() returns trigger language plpgsql
@@ -33,10 +63,9 @@ def test_interrupted_commit(cluster: Cluster, dsns: list[str], driver: Any) -> N
     for connection in connections:
         connection.cursor().execute(SLOW_COMMIT)
         connection.commit()
-    sleeping = "from pg_stat_activity where state = 'active' and wait_event = 'PgSleep'"
 
     def interrupt() -> None:
-        eventually(cluster, f"(select count(*) {sleeping}) = 3")
+        wait_for_sleeping(cluster, 3)
         os.kill(os.getpid(), signal.SIGINT)
 
     pdb = ParallelConnection(connections)

@@ -17,7 +17,16 @@ import psycopg2.extensions
 import psycopg2.extras
 import psycopg2.pool
 import pytest
-from client_shards import ALL_ROWS, INSERT, Open, inserted
+from client_shards import (
+    ALL_ROWS,
+    INSERT,
+    ROWS,
+    Open,
+    counting,
+    inserted,
+    memory_database,
+    on_each_postgres,
+)
 from pmpp import ParallelConnection
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool
@@ -99,7 +108,7 @@ def test_given_back_once(dsns: list[str], closed: bool) -> None:
 
 
 @pytest.mark.usefixtures("not_inserted")
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@on_each_postgres
 def test_with_block(connect_shards: Open, dsns: list[str], driver: str) -> None:
     """It commits, or rolls back after an exception, and then closes."""
     with suppress(ZeroDivisionError), connect_shards(driver) as pdb, pdb.cursor() as cursor:
@@ -163,7 +172,7 @@ def test_attributes_of_drivers(connect_shards: Open) -> None:
 def test_closed_cursor(connect_shards: Open) -> None:
     """A closed cursor refuses to be used; closing it again does nothing."""
     with connect_shards("mixed").cursor() as cursor:
-        cursor.execute("select shard, n from t")
+        cursor.execute(ROWS)
         assert not cursor.closed
     assert cursor.closed
     cursor.close()
@@ -180,12 +189,11 @@ def test_closed_cursor(connect_shards: Open) -> None:
 
 def test_cursor_closed_during_a_fetch() -> None:
     """Closing a cursor waits for another thread that fetches from it."""
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection = memory_database()
     begun = Event()
-    connection.create_function("tell", 0, begun.set)
-    query = "with recursive r(n) as (select 1 union all select n + 1 from r limit 50000) select tell() from r"
+    connection.create_function("signal_begin", 0, begun.set)
     with ParallelConnection([connection]) as pdb, ThreadPoolExecutor() as executor:
-        cursor = pdb.cursor().execute(query)
+        cursor = pdb.cursor().execute(counting("signal_begin()", 50000))
         begun.clear()
         fetching = executor.submit(cursor.fetchall)
         assert begun.wait(10)
@@ -211,7 +219,7 @@ def test_nothing_to_fetch(connect_shards: Open) -> None:
 
 def test_close_closes_all() -> None:
     """Connections are closed also when one of them cannot be."""
-    connections = [sqlite3.connect(":memory:", check_same_thread=False) for _ in range(3)]
+    connections = [memory_database() for _ in range(3)]
     pdb = ParallelConnection(connections)
     pdb.close()
     pdb.close()
@@ -245,6 +253,6 @@ def test_closed_during_a_fetch(
         return row[1]
 
     cursor = pdb.cursor()
-    cursor.execute("select shard, n from t where n > 1 order by n", merge=key, timeout=10)
+    cursor.execute(ROWS + " where n > 1 order by n", merge=key, timeout=10)
     with pytest.raises(pdb.InterfaceError, match="is closed"):
         cursor.fetchall()

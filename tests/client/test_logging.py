@@ -8,19 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import psycopg2
 import pytest
-from client_shards import Open, on_each_postgres
+from client_shards import FrozenError, Open, counting, memory_database, on_each_postgres
 from helpers import PASSWORD
 from pmpp import ParallelConnection
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-
-ENDLESS = "with recursive c(n) as (select 1 union all select n + 1 from c) select count(*) from c"
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def logged(log: pytest.LogCaptureFixture, level: int = logging.DEBUG) -> list[st
 
 def test_what_is_logged(log: pytest.LogCaptureFixture) -> None:
     """Opening, each statement, the end of transactions and closing; parameters are not."""
-    connections = [sqlite3.connect(":memory:", check_same_thread=False) for _ in range(2)]
+    connections = [memory_database() for _ in range(2)]
     with ParallelConnection(connections, names=["north", "south"]) as pdb:
         cursor = pdb.cursor().execute("create table t (n int)")
         cursor.executemany("insert into t values (?)", [(4711,), (4712,)])
@@ -65,7 +62,7 @@ class Pool:
 
 def test_connections_go_back(log: pytest.LogCaptureFixture) -> None:
     """A connection that goes back to its pool is not closed."""
-    pdb = ParallelConnection([sqlite3.connect(":memory:", check_same_thread=False)])
+    pdb = ParallelConnection([memory_database()])
     pdb.putconn([Pool()])
     pdb.close()
     assert logged(log)[1:] == ["returning 1 connections to their pools"]
@@ -123,18 +120,13 @@ class RefusesOnce(sqlite3.Connection):
 
 def test_failed_cancel_is_logged(log: pytest.LogCaptureFixture) -> None:
     """A warning says why a call had to be waited for; the exception of the program does not."""
-    connection = sqlite3.connect(":memory:", check_same_thread=False, factory=RefusesOnce)
+    connection = memory_database(factory=RefusesOnce)
     with ParallelConnection([connection], names=["north"]) as pdb:
         with pytest.raises(TimeoutError):
-            pdb.cursor().execute(ENDLESS, timeout=0.1)
+            pdb.cursor().execute(counting("count(*)"), timeout=0.1)
         assert logged(log, logging.WARNING) == [
             "could not cancel the call on connection 0 (north): ValueError: not now"
         ]
-
-
-@dataclass(frozen=True)
-class FrozenError(Exception):
-    """An exception that takes no attributes."""
 
 
 class Unclosable(sqlite3.Cursor):
@@ -146,7 +138,7 @@ class Unclosable(sqlite3.Cursor):
 
 def test_failure_that_cannot_be_attached_is_logged(log: pytest.LogCaptureFixture) -> None:
     """A failed close is logged if the exception of the program takes no attributes."""
-    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection = memory_database()
     with ParallelConnection([connection]) as pdb:
         with suppress(FrozenError), pdb.cursor(Unclosable):
             raise FrozenError
@@ -190,7 +182,7 @@ class RefusesOnce(sqlite3.Connection):
 connection = sqlite3.connect(":memory:", check_same_thread=False, factory=RefusesOnce)
 pdb = ParallelConnection([connection])
 try:
-    pdb.cursor().execute("{ENDLESS}", timeout=0.1)
+    pdb.cursor().execute("{counting("count(*)")}", timeout=0.1)
 except TimeoutError:
     print(connection.refusals)
 pdb.close()

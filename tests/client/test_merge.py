@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from client_shards import ALL_ROWS, Open, as_tuples, on_each_driver
+from client_shards import ALL_ROWS, ROWS, Open, as_tuples, counting, on_each_driver
 from pmpp import InterfaceError
 from psycopg.rows import class_row, scalar_row
 
@@ -23,7 +23,7 @@ def test_merge(
     """Rows that are in order on each connection come in that order."""
     with connect_shards(driver).cursor(**options) as cursor:
         cursor.execute(
-            f"select shard, n from t where n > 0 order by n {'desc' if reverse else ''}",
+            f"{ROWS} where n > 0 order by n {'desc' if reverse else ''}",
             merge=merge,
             reverse=reverse,
         )
@@ -36,7 +36,7 @@ def test_merge(
 def test_merge_with_source(connect_shards: Open) -> None:
     """The key is taken of the row, not of the pair."""
     cursor = connect_shards("sqlite3").cursor()
-    cursor.execute("select shard, n from t where n <= 3 order by n", merge="n", source=True)
+    cursor.execute(ROWS + " where n <= 3 order by n", merge="n", source=True)
     assert cursor.fetchall() == [
         (2, (2, 2)),
         (4, (4, 2)),
@@ -50,9 +50,7 @@ def test_merge_with_source(connect_shards: Open) -> None:
 def test_merge_is_lazy(connect_shards: Open) -> None:
     """The first of endless rows can be fetched."""
     cursor = connect_shards("sqlite3").cursor()
-    cursor.execute(
-        "with recursive c(n) as (select 1 union all select n + 1 from c) select n from c", merge=0
-    )
+    cursor.execute(counting("n"), merge=0)
     assert cursor.fetchmany(25) == [(1,)] * 10 + [(2,)] * 10 + [(3,)] * 5
 
 
@@ -65,14 +63,14 @@ def test_reverse_without_merge(connect_shards: Open) -> None:
 def test_merge_of_unordered_rows(connect_shards: Open) -> None:
     """Rows that are not in order are refused, as is a column that is not there."""
     cursor = connect_shards("sqlite3").cursor()
-    cursor.execute("select shard, n from t where n > 0 order by n desc", merge="n")
+    cursor.execute(ROWS + " where n > 0 order by n desc", merge="n")
     with pytest.raises(
         InterfaceError,
         match=r"the rows of connection \d .* are not in the order to merge by: \d+ comes after \d+",
     ):
         cursor.fetchall()
     for merge in ("m", 2):
-        cursor.execute("select shard, n from t", merge=merge)
+        cursor.execute(ROWS, merge=merge)
         with pytest.raises(InterfaceError, match=f"no column {merge!r} to merge by among shard, n"):
             cursor.fetchall()
 

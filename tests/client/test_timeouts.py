@@ -20,8 +20,9 @@ from client_shards import (
     Open,
     assert_no_rows,
     assert_usable,
-    further,
+    counting,
     on_each_postgres,
+    other_failures,
     view,
 )
 from cluster import Cluster
@@ -56,7 +57,7 @@ def test_timeout(connect_shards: Open, driver: str, options: dict[str, Any]) -> 
             cursor.execute("select * from v", timeout=0.3).fetchall()
         assert "dbname=shard3" in str(caught.value)
         assert "dbname=shard5" in str(caught.value)
-        assert further(caught.value) == []
+        assert other_failures(caught.value) == []
         assert_no_rows(cursor)
     assert_usable(pdb.cursor())
 
@@ -64,10 +65,9 @@ def test_timeout(connect_shards: Open, driver: str, options: dict[str, Any]) -> 
 def test_timeout_of_sqlite(connect_shards: Open) -> None:
     """SQLite is interrupted too."""
     cursor = connect_shards("sqlite3").cursor()
-    endless = "with recursive c(n) as (select 1 union all select n + 1 from c) select {} from c"
     for result in ("count(*)", "n"):
         with pytest.raises(TimeoutError):
-            cursor.execute(endless.format(result), timeout=0.2).fetchall()
+            cursor.execute(counting(result), timeout=0.2).fetchall()
         assert_usable(cursor)
 
 
@@ -77,17 +77,16 @@ def test_timeout_out_of_range(connect_shards: Open, timeout: float) -> None:
     cursor = connect_shards("sqlite3").cursor()
     with pytest.raises(ValueError, match=f"timeout must be more than 0 .* seconds, not {timeout}"):
         cursor.execute("delete from t", timeout=timeout)
-    assert cursor.execute("select shard, n from t").fetchall()
+    assert cursor.execute(ROWS).fetchall()
 
 
 def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
     """After a rollback, results that were open meanwhile do not have new cursors interrupted."""
     pdb = connect_shards("sqlite3")
-    counting = "with recursive c(n) as (select 1 union all select n + 1 from c) select {} from c"
-    opened = pdb.cursor().execute(counting.format("n"))
+    opened = pdb.cursor().execute(counting("n"))
     assert opened.fetchone() == (1,)
     with pytest.raises(TimeoutError):
-        pdb.cursor().execute(counting.format("count(*)"), timeout=0.2)
+        pdb.cursor().execute(counting("count(*)"), timeout=0.2)
     pdb.rollback()
     assert_no_rows(opened)
     assert_usable(pdb.cursor())
@@ -127,7 +126,7 @@ def test_server_that_hangs(
     with frozen([pid]):
         with pytest.raises(TimeoutError) as caught:
             cursor.execute("select 1", timeout=0.2)
-        assert "dbname=shard1" in further(caught.value)[0].__notes__[0]
+        assert "dbname=shard1" in other_failures(caught.value)[0].__notes__[0]
         with pytest.raises((psycopg.Error, psycopg2.Error)):
             pdb.rollback()
         pdb.close()

@@ -11,7 +11,16 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 import pytest
-from client_shards import ALL_ROWS, Open, as_tuples, on_each_driver, rows_of
+from client_shards import (
+    ALL_ROWS,
+    ROWS,
+    Open,
+    as_tuples,
+    on_each_driver,
+    on_each_postgres,
+    rows_of,
+    view,
+)
 from pmpp import InterfaceError, ParallelCursor
 
 
@@ -38,7 +47,7 @@ def fetch_by_arraysize(cursor: ParallelCursor) -> Iterator[Any]:
     ids=["fetchone", "fetchmany", "arraysize", "iteration", "fetchall"],
 )
 @on_each_driver
-def test_union(
+def test_rows_of_all_shards(
     connect_shards: Open,
     driver: str,
     options: dict[str, Any],
@@ -46,7 +55,7 @@ def test_union(
 ) -> None:
     """The rows are those of all shards, also those that are all null; then there are no more."""
     with connect_shards(driver).cursor(**options) as cursor:
-        cursor.execute("select shard, n from t")
+        cursor.execute(ROWS)
         assert as_tuples(fetch(cursor)) == Counter(ALL_ROWS)
         assert cursor.description is not None
         assert [column[0] for column in cursor.description] == ["shard", "n"]
@@ -61,7 +70,7 @@ def test_all_shards_are_empty(connect_shards: Open, driver: str, options: dict[s
     pdb = connect_shards(driver)
     for fetch in (ParallelCursor.fetchone, ParallelCursor.fetchall):
         with pdb.cursor(**options) as cursor:
-            cursor.execute("select shard, n from t where n < 0")
+            cursor.execute(ROWS + " where n < 0")
             assert not fetch(cursor)
 
 
@@ -75,7 +84,7 @@ def test_interleavings(connect_shards: Open) -> None:
     }
     for _ in range(1000):
         cursor = connections[chance.choice([None, 1, 3])].cursor()
-        cursor.execute("select shard, n from t")
+        cursor.execute(ROWS)
         rows: list[Any] = []
         while True:
             way = chance.random()
@@ -95,13 +104,13 @@ def test_interleavings(connect_shards: Open) -> None:
         assert as_tuples(rows) == expected
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@on_each_postgres
 def test_rowcount(connect_shards: Open, driver: str) -> None:
     """It is the sum, both of rows returned and of rows changed."""
     pdb = connect_shards(driver)
     cursor = pdb.cursor()
     assert cursor.rowcount == -1
-    cursor.execute("select shard, n from t")
+    cursor.execute(ROWS)
     assert cursor.rowcount == len(ALL_ROWS)
     cursor.execute("update t set n = 0 where n = 2")
     assert cursor.rowcount == 3
@@ -111,7 +120,7 @@ def test_rowcount(connect_shards: Open, driver: str) -> None:
 def test_rowcount_is_unknown(connect_shards: Open) -> None:
     """It is -1 if one driver does not know."""
     cursor = connect_shards("mixed").cursor()
-    cursor.execute("select shard, n from t")
+    cursor.execute(ROWS)
     assert cursor.rowcount == -1
 
 
@@ -121,7 +130,7 @@ def test_rowcount_after_the_rows(connect_shards: Open) -> None:
     rows = cursor.execute("insert into t values (0, 1), (0, 2) returning n").fetchall()
     assert cursor.rowcount == len(rows) == 6
     cursor.connection.rollback()
-    cursor = connect_shards("psycopg2").cursor(name="c").execute("select shard, n from t")
+    cursor = connect_shards("psycopg2").cursor(name="c").execute(ROWS)
     assert cursor.rowcount == -1
     cursor.fetchall()
     assert cursor.rowcount >= 0
@@ -172,10 +181,10 @@ def test_further_results_of_executemany(connect_shards: Open) -> None:
 
 def test_no_further_results(connect_shards: Open) -> None:
     """A driver that has none refuses, or is not even asked, which costs no rows."""
-    cursor = connect_shards("psycopg2").cursor().execute("select shard, n from t")
+    cursor = connect_shards("psycopg2").cursor().execute(ROWS)
     with pytest.raises(psycopg2.NotSupportedError):
         cursor.nextset()
-    cursor = connect_shards("sqlite3").cursor().execute("select shard, n from t")
+    cursor = connect_shards("sqlite3").cursor().execute(ROWS)
     with pytest.raises(InterfaceError, match=r"the cursor of connection 0 .* has no nextset"):
         cursor.nextset()
     assert len(cursor.fetchall()) == len(ALL_ROWS)
@@ -187,7 +196,7 @@ def test_several_cursors(connect_shards: Open) -> None:
     with pdb.cursor() as a, pdb.cursor(name="b") as b, pdb.cursor(name="c") as c:
         cursors = [a, b, c]
         for cursor in cursors:
-            cursor.execute("select shard, n from t")
+            cursor.execute(ROWS)
         rows = list(zip(*cursors, strict=True))
     for column in zip(*rows, strict=True):
         assert as_tuples(column) == Counter(ALL_ROWS)
@@ -195,7 +204,7 @@ def test_several_cursors(connect_shards: Open) -> None:
 
 def test_number_of_rows(connect_shards: Open) -> None:
     """A number that cannot be is refused, and costs no rows."""
-    cursor = connect_shards("sqlite3").cursor().execute("select shard, n from t")
+    cursor = connect_shards("sqlite3").cursor().execute(ROWS)
     assert cursor.fetchmany(0) == []
     with pytest.raises(ValueError, match="must be at least 0, not -1"):
         cursor.fetchmany(-1)
@@ -208,7 +217,7 @@ def test_execute_again(connect_shards: Open) -> None:
     """Rows of a result that was not fetched to its end do not come after the next statement."""
     cursor = connect_shards("sqlite3").cursor()
     for _ in range(20):
-        cursor.execute("select shard, n from t")
+        cursor.execute(ROWS)
         cursor.fetchmany(5)
         cursor.execute("select -1")
         assert cursor.fetchall() == [(-1,)] * 10
@@ -220,7 +229,7 @@ def test_several_threads_use_it(connect_shards: Open) -> None:
 
     def fetch(_: int) -> bool:
         with pdb.cursor() as cursor:
-            return as_tuples(cursor.execute("select shard, n from t")) == Counter(ALL_ROWS)
+            return as_tuples(cursor.execute(ROWS)) == Counter(ALL_ROWS)
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(fetch, range(20)))
@@ -228,7 +237,7 @@ def test_several_threads_use_it(connect_shards: Open) -> None:
 
 def test_several_threads_use_one_cursor(connect_shards: Open) -> None:
     """Threads may share a cursor too, and each row goes to one of them."""
-    cursor = connect_shards("sqlite3").cursor().execute("select shard, n from t")
+    cursor = connect_shards("sqlite3").cursor().execute(ROWS)
 
     def fetch(_: int) -> list[Any]:
         return [row for rows in iter(lambda: cursor.fetchmany(3), []) for row in rows]
@@ -251,7 +260,7 @@ def test_execute_while_a_thread_fetches(connect_shards: Open) -> None:
                 wait(executing, timeout=0.2)  # in vain
             return row[1]
 
-        cursor.execute("select shard, n from t where n > 1 order by n", merge=key)
+        cursor.execute(ROWS + " where n > 1 order by n", merge=key)
         assert cursor.fetchall() == rows_of(4)[1:]
         executing[0].result()
         assert cursor.fetchall() == [(-1,)]
@@ -261,27 +270,23 @@ def test_source(connect_shards: Open) -> None:
     """Rows tell the index of their connection, or its name."""
     expected = Counter((shard, row) for shard in range(10) for row in rows_of(shard))
     cursor = connect_shards("mixed").cursor()
-    cursor.execute("select shard, n from t", source=True)
+    cursor.execute(ROWS, source=True)
     assert Counter(cursor) == expected
     names = [f"shard {shard}" for shard in range(10)]
     with connect_shards("psycopg", names=names).cursor(name="c") as cursor:
-        cursor.execute("select shard, n from t", source=True)
+        cursor.execute(ROWS, source=True)
         assert Counter(cursor) == Counter((names[shard], row) for shard, row in expected.elements())
 
 
 @pytest.mark.parametrize("options", [{}, {"name": "c"}])
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@on_each_postgres
 @pytest.mark.parametrize("columns", ["n, shard", "n", "shard, n, n as m"])
 def test_columns_differ(
     connect_shards: Open, driver: str, options: dict[str, Any], columns: str
 ) -> None:
     """Shards that have another number of columns, or the same in another order, are refused."""
-    views = {2: f"create temp view v as select {columns} from t"}
-    pdb = connect_shards(
-        driver,
-        shards=range(3),
-        prepare=lambda shard: views.get(shard, "create temp view v as select shard, n from t"),
-    )
+    prepare = view({2: f"select {columns} from t"})
+    pdb = connect_shards(driver, shards=range(3), prepare=prepare)
     differ = r"the columns differ: connection \d .* has .*n"
     with pdb.cursor(**options) as cursor, pytest.raises(InterfaceError, match=differ):
         cursor.execute("select * from v").fetchall()
