@@ -19,7 +19,7 @@ from helpers import eventually
 from pmpp import InterfaceError, ParallelConnection, ParallelCursor
 from psycopg.rows import dict_row
 
-# How many rows each shard has. Most have none; one has more than a batch.
+# How many rows each shard has. Most have none, and one has more than a batch.
 SIZES = [0, 0, 3, 0, 2500, 0, 1, 0, 0, 40]
 
 ROWS = "select shard, n from t"
@@ -34,7 +34,7 @@ DIVISION_BY_ZERO = {
 
 on_each_postgres = pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 
-# Drivers and what to open cursors with.
+# Drivers, each with options for cursors.
 CURSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "psycopg": ("psycopg", {}),
     "psycopg, dict_row": ("psycopg", {"row_factory": dict_row}),
@@ -99,7 +99,7 @@ def view(queries: dict[int, str], others: str = ROWS) -> Callable[[int], str]:
 
 
 def inserted(dsns: list[str]) -> int:
-    """Return how many rows of INSERT have been committed."""
+    """Return the number of committed rows of INSERT."""
     with ParallelConnection([psycopg.connect(dsn) for dsn in dsns]) as pdb:
         return len(pdb.cursor().execute(INSERTED).fetchall())
 
@@ -116,14 +116,14 @@ def other_failures(failure: BaseException) -> list[BaseException]:
 
 
 def assert_no_rows(cursor: ParallelCursor) -> None:
-    """What has failed does not look like the end of a result."""
+    """Check that fetching is an error after a failure, and not an empty result."""
     for fetch in (cursor.fetchone, cursor.fetchmany, cursor.fetchall, cursor.__next__):
         with pytest.raises(InterfaceError, match="the last call has failed"):
             fetch()
 
 
 def assert_usable(cursor: ParallelCursor) -> None:
-    """The cursor serves again after a rollback."""
+    """Check that the cursor works after a rollback."""
     cursor.connection.rollback()
     assert sorted(cursor.execute(ROWS + " where n = 2")) == [(2, 2), (4, 2), (9, 2)]
 

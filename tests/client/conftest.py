@@ -44,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture
 def not_inserted(dsns: list[str]) -> Iterator[None]:
-    """Remove at the end what a test has inserted."""
+    """Remove the rows of INSERT at the end of the test."""
     yield
     for dsn in dsns:
         with psycopg.connect(dsn) as conn:
@@ -55,9 +55,8 @@ def not_inserted(dsns: list[str]) -> Iterator[None]:
 def connect_shards(dsns: list[str], files: list[Path]) -> Iterator[Open]:
     """Open a ParallelConnection on the shards with a driver, or "mixed" for all of them in turn.
 
-    Arguments besides are those of ParallelConnection, and `shards`, which of them to open, and
-    `prepare`, which gives a statement that the session of a shard runs first.
-    Everything is closed at the end of the test.
+    `shards` are the shards to open. `prepare` returns, for a shard, a statement that its session
+    runs first. Other arguments go to ParallelConnection. The end of the test closes everything.
     """
     drivers: dict[str, Callable[[int], Any]] = {
         "psycopg": lambda shard: psycopg.connect(dsns[shard]),

@@ -1,4 +1,4 @@
-"""Commits: on all connections, or refused where work would be lost."""
+"""Commits happen on all connections, or are refused if a connection would lose work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pmpp import InterfaceError, ParallelConnection
 
 @pytest.mark.usefixtures("not_inserted")
 def test_commit_and_rollback(connect_shards: Open, dsns: list[str]) -> None:
-    """They do it on all connections."""
+    """Commit and rollback work on all connections."""
     pdb = connect_shards("psycopg")
     cursor = pdb.cursor()
     cursor.execute(INSERT)
@@ -44,7 +44,7 @@ def test_commit_and_rollback(connect_shards: Open, dsns: list[str]) -> None:
 
 @on_each_postgres
 def test_failure_before_commit(connect_shards: Open, driver: str) -> None:
-    """A failure in rows fetched ahead is raised by commit, which would roll back silently."""
+    """Commit raises a failure in rows fetched ahead, since the server would roll back."""
     pdb = connect_shards(driver, shards=range(4, 5), prepare=view({4: dividing_by("n - 2")}))
     cursor = pdb.cursor()
     cursor.execute("insert into t values (4, -1)")
@@ -60,7 +60,7 @@ def test_failure_before_commit(connect_shards: Open, driver: str) -> None:
 
 @on_each_postgres
 def test_commit_after_a_cancel(connect_shards: Open, dsns: list[str], driver: str) -> None:
-    """What a server would roll back cannot be committed, on no connection."""
+    """If one server would roll back, pmpp commits on no connection."""
     pdb = connect_shards(driver, prepare=view({7: SLEEP}))
     cursor = pdb.cursor()
     cursor.execute("insert into t values (4, -1)")
@@ -75,7 +75,7 @@ def test_commit_after_a_cancel(connect_shards: Open, dsns: list[str], driver: st
 
 
 def test_commit_after_an_interrupted_insert() -> None:
-    """SQLite has rolled back then what was done before, whatever is done after it."""
+    """An interrupted insert makes SQLite roll back, so a later statement cannot be committed."""
     connection = memory_database()
     with ParallelConnection([connection]) as pdb:
         cursor = pdb.cursor().execute("create table t (n int)")
@@ -93,7 +93,7 @@ def test_commit_after_an_interrupted_insert() -> None:
 def test_commit_after_an_interrupted_select(
     isolation_level: Literal["DEFERRED"] | None,
 ) -> None:
-    """SQLite keeps what was done before, so it can be committed."""
+    """An interrupted select does not make SQLite roll back, so earlier work can be committed."""
     connection = memory_database(isolation_level=isolation_level)
     with ParallelConnection([connection]) as pdb:
         cursor = pdb.cursor().execute("create table t (n int)")
@@ -108,7 +108,7 @@ def test_commit_after_an_interrupted_select(
 @pytest.mark.usefixtures("not_inserted")
 @on_each_postgres
 def test_commit_after_a_loss(connect_shards: Open, dsns: list[str], driver: str) -> None:
-    """If a connection is lost, the others commit nothing either."""
+    """If a connection is lost, pmpp commits on no connection."""
     pdb = connect_shards(driver, prepare=view({7: "select pg_terminate_backend(pg_backend_pid())"}))
     cursor = pdb.cursor()
     cursor.execute(INSERT)
@@ -125,7 +125,7 @@ def test_commit_after_a_loss(connect_shards: Open, dsns: list[str], driver: str)
 def test_loop_that_is_left(
     cluster: Cluster, connect_shards: Open, dsns: list[str], driver: str
 ) -> None:
-    """A generator that is closed while rows are fetched ahead has not failed: all is kept."""
+    """Closing a generator while rows are fetched ahead is not a failure: commit works."""
     second_row = "select 1 union all select 2 from pg_advisory_xact_lock_shared(1)"
     pdb = connect_shards(driver, prepare=view({}, second_row))
     pdb.cursor().execute(INSERT)

@@ -58,7 +58,7 @@ create constraint trigger wait after insert on slow
 
 @pytest.mark.parametrize("driver", [psycopg, psycopg2])
 def test_interrupted_commit(cluster: Cluster, dsns: list[str], driver: Any) -> None:
-    """After Ctrl-C in the commit at the end of a `with` block all is closed."""
+    """Ctrl-C in the commit at the end of a `with` block closes all connections."""
     connections = [driver.connect(dsn) for dsn in dsns[:3]]
     for connection in connections:
         connection.cursor().execute(SLOW_COMMIT)
@@ -77,7 +77,7 @@ def test_interrupted_commit(cluster: Cluster, dsns: list[str], driver: Any) -> N
 
 
 class InterruptedOnce(psycopg2.extensions.connection):
-    """A connection at whose first close Ctrl-C comes."""
+    """A connection that raises KeyboardInterrupt at its first close."""
 
     was_interrupted = False
 
@@ -89,7 +89,7 @@ class InterruptedOnce(psycopg2.extensions.connection):
 
 
 def test_interrupted_close(dsns: list[str]) -> None:
-    """After Ctrl-C another close closes the connections that are left, as a `with` block does."""
+    """After Ctrl-C, another close, also that of a `with` block, closes the other connections."""
     connections = [psycopg2.connect(dsn, connection_factory=InterruptedOnce) for dsn in dsns[:3]]
     with suppress(KeyboardInterrupt), ParallelConnection(connections) as pdb:
         pdb.cursor().execute("select 1")
@@ -98,7 +98,7 @@ def test_interrupted_close(dsns: list[str]) -> None:
 
 
 def test_interrupted_putconn(dsns: list[str]) -> None:
-    """After Ctrl-C another putconn gives back the connections that are left."""
+    """After Ctrl-C, another putconn returns the other connections."""
 
     class InterruptedPool(psycopg2.pool.SimpleConnectionPool):
         was_interrupted = False
@@ -115,5 +115,6 @@ def test_interrupted_putconn(dsns: list[str]) -> None:
         pdb.putconn(pools)
     pdb.putconn(pools)
     for pool in pools:
-        pool.putconn(pool.getconn())  # of one connection, which is there
+        # The pool has one connection, so this fails unless the pool got it back.
+        pool.putconn(pool.getconn())
         pool.closeall()

@@ -1,4 +1,4 @@
-"""When a call fails or takes too long: what is raised, and that all goes on after a rollback."""
+"""What pmpp raises when a call fails, and that all works again after a rollback."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from psycopg.conninfo import make_conninfo
 
 
 def assert_nothing_runs(cluster: Cluster) -> None:
-    """No shard is at work any more."""
+    """Wait until no session of a shard runs a query."""
     running = "select from pg_stat_activity where datname like 'shard%' and state = 'active'"
     eventually(cluster, f"not exists ({running})")
 
 
 @on_each_postgres
 def test_one_fails_at_execute(connect_shards: Open, cluster: Cluster, driver: str) -> None:
-    """The others are cancelled, and the driver's exception tells the connection."""
+    """pmpp cancels the other connections, and the driver's exception names the one that failed."""
     pdb = connect_shards(driver, prepare=view({4: dividing_by("n - 2000")}, SLEEP))
     cursor = pdb.cursor()
     with pytest.raises(DIVISION_BY_ZERO[driver]) as caught:
@@ -56,7 +56,7 @@ def test_one_fails_at_execute(connect_shards: Open, cluster: Cluster, driver: st
 
 @on_each_postgres
 def test_one_fails_in_mid_fetch(connect_shards: Open, driver: str) -> None:
-    """Another, in whose server-side cursor nothing has come yet, is cancelled."""
+    """pmpp cancels a server-side cursor that has not returned rows yet."""
     pdb = connect_shards(driver, prepare=view({4: dividing_by("n - 2000"), 7: SLEEP}))
     with pdb.cursor(name="c") as cursor:
         cursor.execute("select * from v")
@@ -70,7 +70,7 @@ def test_one_fails_in_mid_fetch(connect_shards: Open, driver: str) -> None:
 
 @pytest.mark.parametrize("failing_row", [1, 2000])
 def test_several_fail(failing_row: int) -> None:
-    """None of the failures is lost, at execute or in mid-fetch."""
+    """If several connections fail, the exception has all failures."""
     failing = threading.Barrier(3)
 
     def fail(n: int) -> int:
@@ -99,7 +99,7 @@ def test_several_fail(failing_row: int) -> None:
 
 @on_each_postgres
 def test_limit_of_several_servers(connect_shards: Open, cluster: Cluster, driver: str) -> None:
-    """Those that end a query by themselves have failed, though that looks like a cancel."""
+    """A statement_timeout on several servers is a failure of each, though it looks like a cancel."""
     said = "canceling statement due to statement timeout"
     before = cluster.read_log().count(said)
     pdb = connect_shards(driver, prepare=lambda _: "set statement_timeout = 200")
@@ -110,7 +110,7 @@ def test_limit_of_several_servers(connect_shards: Open, cluster: Cluster, driver
 
 
 def test_exception_that_takes_no_attributes(connect_shards: Open) -> None:
-    """It comes through as it is."""
+    """An exception that takes no attributes leaves the block unchanged."""
     pdb = connect_shards("psycopg")
     cursor = pdb.cursor().execute(ROWS)
 
@@ -124,7 +124,7 @@ def test_exception_that_takes_no_attributes(connect_shards: Open) -> None:
 
 
 def test_name_of_what_is_closed(dsns: list[str]) -> None:
-    """A connection that does not tell where it leads to is shown by its class."""
+    """If the driver does not know host and database, messages show the class of a connection."""
     connection = psycopg2.connect(dsns[0])
     connection.close()
     pdb = ParallelConnection([connection])
@@ -136,7 +136,7 @@ def test_name_of_what_is_closed(dsns: list[str]) -> None:
 
 @on_each_postgres
 def test_cause_of_a_later_failure(connect_shards: Open, driver: str) -> None:
-    """What a failure nobody has seen has broken shows it as its context."""
+    """A failure that follows from a pending error has the pending error as its context."""
     pdb = connect_shards(driver, shards=range(4, 5), prepare=view({4: dividing_by("n - 2")}))
     with pdb.cursor(name="c") as ahead:
         ahead.execute("select * from v")
@@ -148,7 +148,7 @@ def test_cause_of_a_later_failure(connect_shards: Open, driver: str) -> None:
 
 @on_each_postgres
 def test_rollback_cancels(connect_shards: Open, cluster: Cluster, driver: str) -> None:
-    """Who has seen enough rows need not wait for a slow connection, neither to go on."""
+    """A rollback does not wait for a slow connection, and the connections are usable after it."""
     pdb = connect_shards(driver, prepare=view({7: SLEEP}))
     with pdb.cursor(name="c") as cursor:
         cursor.execute("select * from v")
@@ -156,14 +156,15 @@ def test_rollback_cancels(connect_shards: Open, cluster: Cluster, driver: str) -
         pdb.rollback()
         assert_nothing_runs(cluster)
         assert_no_rows(cursor)
-        with suppress(psycopg2.ProgrammingError):  # psycopg2 refuses to close what is gone
+        # psycopg2 refuses to close a cursor that its server does not have any more.
+        with suppress(psycopg2.ProgrammingError):
             cursor.close()
     assert_usable(pdb.cursor())
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "sqlite3"])
 def test_rollback_ends_results(connect_shards: Open, driver: str) -> None:
-    """No rows come after a rollback, not even those that the driver has."""
+    """A cursor returns no rows after a rollback, not even rows that the driver holds."""
     pdb = connect_shards(driver)
     cursors = [pdb.cursor().execute(ROWS) for _ in range(3)]
     cursors[1].fetchone()
@@ -176,7 +177,7 @@ def test_rollback_ends_results(connect_shards: Open, driver: str) -> None:
 
 @on_each_postgres
 def test_exception_cancels(connect_shards: Open, cluster: Cluster, driver: str) -> None:
-    """An exception in a `with` block does not wait for a slow connection."""
+    """An exception that leaves a `with` block does not wait for a slow connection."""
     pdb = connect_shards(driver, prepare=view({7: SLEEP}))
     with suppress(ZeroDivisionError), pdb.cursor(name="c") as cursor:
         cursor.execute("select * from v")
@@ -188,7 +189,7 @@ def test_exception_cancels(connect_shards: Open, cluster: Cluster, driver: str) 
 
 @on_each_postgres
 def test_lost_connection(connect_shards: Open, dsns: list[str], driver: str) -> None:
-    """A session that is terminated is an error that tells which; closing closes all."""
+    """The error for a terminated session names its connection, and close works."""
     pdb = connect_shards(driver)
     cursor = pdb.cursor()
     with psycopg.connect(dsns[0], autocommit=True) as conn:
@@ -203,7 +204,7 @@ def test_lost_connection(connect_shards: Open, dsns: list[str], driver: str) -> 
 
 
 def test_sqlite_of_one_thread() -> None:
-    """A connection that only its thread may use is an error with its cure."""
+    """The error for a connection that only one thread may use has a hint."""
     pdb = ParallelConnection([sqlite3.connect(":memory:"), sqlite3.connect(":memory:")])
     with pytest.raises(sqlite3.ProgrammingError) as caught:
         pdb.cursor()
@@ -213,7 +214,7 @@ def test_sqlite_of_one_thread() -> None:
 
 @pytest.mark.parametrize("driver", [psycopg, psycopg2])
 def test_no_password_shows(by_network: str, new_role: Callable[..., str], driver: Any) -> None:
-    """Messages show where a connection leads to and not its password."""
+    """Messages show the host of a connection and not its password."""
     dsn = make_conninfo(by_network, user=new_role(), password=PASSWORD)
     with ParallelConnection([driver.connect(dsn)]) as pdb:
         with pytest.raises(driver.Error) as caught:
@@ -224,14 +225,14 @@ def test_no_password_shows(by_network: str, new_role: Callable[..., str], driver
 
 
 def test_mogrify(connect_shards: Open) -> None:
-    """The statement is shown as the first connection sends it, if its driver can do that."""
+    """`mogrify` returns the statement as the first connection sends it, if its driver can."""
     assert connect_shards("psycopg2").cursor().mogrify("select %s", ("it's",)) == b"select 'it''s'"
     with pytest.raises(InterfaceError, match=r"connection 0 .* has no mogrify .*ClientCursor"):
         connect_shards("psycopg").cursor().mogrify("select 1")
 
 
 def test_wrong_arguments() -> None:
-    """Each mistake is told."""
+    """Each wrong argument has its own error."""
     connections = [memory_database() for _ in range(2)]
     with pytest.raises(ValueError, match="no connections"):
         ParallelConnection([])

@@ -33,9 +33,8 @@ from psycopg_pool import ConnectionPool
 
 
 def test_example_with_psycopg2(dsns: list[str]) -> None:
-    """Pools, a cursor with dictionaries, parameters, and giving the connections back."""
-    n = 20  # maximum connections per pool
-    pools = [psycopg2.pool.ThreadedConnectionPool(1, n, dsn=d) for d in dsns]
+    """The example uses pools, dictionaries as rows and parameters, and returns the connections."""
+    pools = [psycopg2.pool.ThreadedConnectionPool(1, 20, dsn=d) for d in dsns]
     connections = [p.getconn() for p in pools]
     pdb = ParallelConnection(connections)
 
@@ -54,7 +53,8 @@ def test_example_with_psycopg2(dsns: list[str]) -> None:
     pdb.commit()
     pdb.putconn(pools)
     assert pdb.closed
-    pdb.close()  # does not close what is the pools' again
+    # The pools own the connections again, so this must not close them.
+    pdb.close()
     assert [p.getconn() for p in pools] == connections
     assert not any(connection.closed for connection in connections)
     for p in pools:
@@ -62,7 +62,7 @@ def test_example_with_psycopg2(dsns: list[str]) -> None:
 
 
 def test_example_with_psycopg(dsns: list[str]) -> None:
-    """The same with psycopg 3 and its pool."""
+    """The example works with psycopg 3 and its pool."""
     pools = [ConnectionPool(d, min_size=1, max_size=1, open=True) for d in dsns]
     connections = [p.getconn() for p in pools]
     pdb = ParallelConnection(connections)
@@ -81,7 +81,7 @@ def test_example_with_psycopg(dsns: list[str]) -> None:
 
 
 def test_all_go_back_to_their_pools(dsns: list[str]) -> None:
-    """A pool that refuses a connection does not keep the others from theirs."""
+    """If a pool refuses its connection, the other pools get theirs."""
     pools = [psycopg2.pool.ThreadedConnectionPool(1, 1, dsn=d) for d in dsns[:3]]
     pdb = ParallelConnection([psycopg2.connect(dsns[0]), *(p.getconn() for p in pools[1:])])
     with pytest.raises(psycopg2.pool.PoolError, match="unkeyed connection"):
@@ -94,7 +94,7 @@ def test_all_go_back_to_their_pools(dsns: list[str]) -> None:
 
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
 def test_given_back_once(dsns: list[str], closed: bool) -> None:
-    """Who has the connection next keeps it; one that was closed is given back too."""
+    """A connection returns to its pool once, also after close."""
     pool = psycopg2.pool.ThreadedConnectionPool(1, 1, dsn=dsns[0])
     pdb = ParallelConnection([pool.getconn()])
     if closed:
@@ -110,7 +110,7 @@ def test_given_back_once(dsns: list[str], closed: bool) -> None:
 @pytest.mark.usefixtures("not_inserted")
 @on_each_postgres
 def test_with_block(connect_shards: Open, dsns: list[str], driver: str) -> None:
-    """It commits, or rolls back after an exception, and then closes."""
+    """A `with` block commits, or rolls back after an exception, and then closes."""
     with suppress(ZeroDivisionError), connect_shards(driver) as pdb, pdb.cursor() as cursor:
         cursor.execute(INSERT)
         raise ZeroDivisionError
@@ -138,7 +138,7 @@ def autocommitting(connection: Any) -> Any:
 
 @pytest.mark.parametrize("connect", AUTOCOMMIT.values(), ids=AUTOCOMMIT)
 def test_autocommit(dsns: list[str], tmp_path: Path, connect: Callable[[str, Path], Any]) -> None:
-    """What connections in autocommit have run stays, after a failure, a rollback and a close."""
+    """In autocommit, a failure, a rollback and a close keep what statements have done."""
     connections = [connect(dsn, tmp_path / str(shard)) for shard, dsn in enumerate(dsns[:3])]
     with ParallelConnection(connections) as pdb:
         cursor = pdb.cursor()
@@ -156,7 +156,7 @@ def test_autocommit(dsns: list[str], tmp_path: Path, connect: Callable[[str, Pat
 
 
 def test_attributes_of_drivers(connect_shards: Open) -> None:
-    """What only a connection or cursor of the driver has cannot be set by mistake."""
+    """Setting an attribute of a driver's connection or cursor is an error."""
     pdb = connect_shards("psycopg")
     cursor = pdb.cursor()
     for thing, name in [
@@ -202,7 +202,7 @@ def test_cursor_closed_during_a_fetch() -> None:
 
 
 def test_nothing_to_fetch(connect_shards: Open) -> None:
-    """Drivers say in their own way that there is no result."""
+    """Fetching without a result raises what the driver raises."""
     fails: list[tuple[str, Callable[[Any], Any]]] = [
         ("psycopg", lambda cursor: cursor.fetchone()),
         ("psycopg2", lambda cursor: cursor.fetchall()),
@@ -218,7 +218,7 @@ def test_nothing_to_fetch(connect_shards: Open) -> None:
 
 
 def test_close_closes_all() -> None:
-    """Connections are closed also when one of them cannot be."""
+    """Close closes all connections, and another close does nothing."""
     connections = [memory_database() for _ in range(3)]
     pdb = ParallelConnection(connections)
     pdb.close()
@@ -243,12 +243,13 @@ def close_at_a_signal(pdb: ParallelConnection) -> None:
 def test_closed_during_a_fetch(
     connect_shards: Open, close: Callable[[ParallelConnection], None]
 ) -> None:
-    """A call under way when everything is closed is refused what it needs further."""
+    """A call that is running during close cannot fetch more rows."""
     pdb = connect_shards("sqlite3", shards=range(4, 5))
 
     def key(row: tuple[int, int]) -> int:
         if row[1] == 100:
-            pdb.cursor()  # waits for the rows that are fetched ahead
+            # This waits for the rows that are fetched ahead.
+            pdb.cursor()
             close(pdb)
         return row[1]
 

@@ -34,7 +34,7 @@ def logged(log: pytest.LogCaptureFixture, level: int = logging.DEBUG) -> list[st
 
 
 def test_what_is_logged(log: pytest.LogCaptureFixture) -> None:
-    """Opening, each statement, the end of transactions and closing; parameters are not."""
+    """The log shows opening, statements, transactions and closing, and no parameters."""
     connections = [memory_database() for _ in range(2)]
     with ParallelConnection(connections, names=["north", "south"]) as pdb:
         cursor = pdb.cursor().execute("create table t (n int)")
@@ -54,14 +54,14 @@ def test_what_is_logged(log: pytest.LogCaptureFixture) -> None:
 
 
 class Pool:
-    """A pool that forgets its connections."""
+    """A pool that closes its connections."""
 
     def putconn(self, connection: sqlite3.Connection) -> None:
         connection.close()
 
 
 def test_connections_go_back(log: pytest.LogCaptureFixture) -> None:
-    """A connection that goes back to its pool is not closed."""
+    """The log shows that connections return to their pools, and not that they are closed."""
     pdb = ParallelConnection([memory_database()])
     pdb.putconn([Pool()])
     pdb.close()
@@ -70,7 +70,7 @@ def test_connections_go_back(log: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("driver", [psycopg, psycopg2])
 def test_no_password_is_logged(log: pytest.LogCaptureFixture, dsns: list[str], driver: Any) -> None:
-    """The log shows where connections lead to, but never a password of their strings."""
+    """The log shows the database of a connection, but never the password of its string."""
     connections = [driver.connect(make_conninfo(dsn, password=PASSWORD)) for dsn in dsns[:2]]
     with ParallelConnection(connections) as pdb:
         cursor = pdb.cursor()
@@ -97,7 +97,7 @@ def test_values_in_composed_statements(connect_shards: Open, log: pytest.LogCapt
 def test_cancels_are_logged(
     connect_shards: Open, log: pytest.LogCaptureFixture, driver: str
 ) -> None:
-    """Those of a call that takes too long, for each connection."""
+    """The log shows the cancel request to each connection."""
     pdb = connect_shards(driver, shards=range(2), names=["north", "south"])
     with pytest.raises(TimeoutError):
         pdb.cursor().execute("select pg_sleep(100)", timeout=0.1)
@@ -107,7 +107,7 @@ def test_cancels_are_logged(
 
 
 class RefusesOnce(sqlite3.Connection):
-    """A connection that cannot be interrupted the first time."""
+    """A connection that refuses its first interrupt."""
 
     has_refused = False
 
@@ -119,7 +119,7 @@ class RefusesOnce(sqlite3.Connection):
 
 
 def test_failed_cancel_is_logged(log: pytest.LogCaptureFixture) -> None:
-    """A warning says why a call had to be waited for; the exception of the program does not."""
+    """A warning shows the failure of a cancel request, which no exception shows."""
     connection = memory_database(factory=RefusesOnce)
     with ParallelConnection([connection], names=["north"]) as pdb:
         with pytest.raises(TimeoutError):
@@ -137,7 +137,7 @@ class Unclosable(sqlite3.Cursor):
 
 
 def test_failure_that_cannot_be_attached_is_logged(log: pytest.LogCaptureFixture) -> None:
-    """A failed close is logged if the exception of the program takes no attributes."""
+    """A warning shows the failure of a close if the exception takes no attributes."""
     connection = memory_database()
     with ParallelConnection([connection]) as pdb:
         with suppress(FrozenError), pdb.cursor(Unclosable):
@@ -195,7 +195,7 @@ pdb.close()
     ids=["closed in a handler", "without logging"],
 )
 def test_programs(program: str, output: str) -> None:
-    """Programs come to their end, and see nothing of the log unless they have set it up."""
+    """Programs come to their end, and see nothing of the log without setting it up."""
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == (output, "")

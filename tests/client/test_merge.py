@@ -34,7 +34,7 @@ def test_merge(
 
 
 def test_merge_with_source(connect_shards: Open) -> None:
-    """The key is taken of the row, not of the pair."""
+    """The key belongs to the row, not to the pair of source and row."""
     cursor = connect_shards("sqlite3").cursor()
     cursor.execute(ROWS + " where n <= 3 order by n", merge="n", source=True)
     assert cursor.fetchall() == [
@@ -48,20 +48,20 @@ def test_merge_with_source(connect_shards: Open) -> None:
 
 
 def test_merge_is_lazy(connect_shards: Open) -> None:
-    """The first of endless rows can be fetched."""
+    """The first rows of an endless result can be fetched."""
     cursor = connect_shards("sqlite3").cursor()
     cursor.execute(counting("n"), merge=0)
     assert cursor.fetchmany(25) == [(1,)] * 10 + [(2,)] * 10 + [(3,)] * 5
 
 
 def test_reverse_without_merge(connect_shards: Open) -> None:
-    """There is nothing that could be reversed."""
+    """`reverse` without `merge` is an error."""
     with pytest.raises(ValueError, match="reverse=True is of no use without merge"):
         connect_shards("sqlite3").cursor().execute("select n from t", reverse=True)
 
 
 def test_merge_of_unordered_rows(connect_shards: Open) -> None:
-    """Rows that are not in order are refused, as is a column that is not there."""
+    """Rows that are not in order are an error, and so is a column that does not exist."""
     cursor = connect_shards("sqlite3").cursor()
     cursor.execute(ROWS + " where n > 0 order by n desc", merge="n")
     with pytest.raises(
@@ -77,7 +77,7 @@ def test_merge_of_unordered_rows(connect_shards: Open) -> None:
 
 @pytest.mark.parametrize("row", ["'NaN'::float8 as n", "'NaN'::numeric as n"])
 def test_merge_by_nan(connect_shards: Open, row: str) -> None:
-    """What is neither less nor greater than anything has no place in an order."""
+    """NaN as a key is an error."""
     cursor = connect_shards("psycopg").cursor()
     cursor.execute(f"select {row} union all select 2 order by 1", merge="n")
     with pytest.raises(InterfaceError, match=r"a key that has no place in an order: .*(nan|NaN)"):
@@ -87,7 +87,7 @@ def test_merge_by_nan(connect_shards: Open, row: str) -> None:
 @pytest.mark.parametrize("row_factory", [scalar_row, class_row(SimpleNamespace)])
 @pytest.mark.parametrize("column", ["n", "n::text"])
 def test_merge_without_columns(connect_shards: Open, row_factory: Any, column: str) -> None:
-    """Rows that have no columns can be merged by a function only, which is told."""
+    """Rows that have no columns can be merged by a function only, and the error says so."""
     cursor = connect_shards("psycopg").cursor(row_factory=row_factory)
     for merge in ("n", 0):
         cursor.execute(f"select {column} from t", merge=merge)

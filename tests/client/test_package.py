@@ -37,7 +37,7 @@ def run(directory: Path, program: str) -> str:
 
 
 def test_without_drivers(installed: Path) -> None:
-    """The class works where there is neither psycopg nor PL/Python, and is typed."""
+    """The class works without psycopg and PL/Python, and has types."""
     program = """
 import sqlite3
 from pmpp import ParallelConnection
@@ -52,7 +52,7 @@ with ParallelConnection([connect(), connect()]) as pdb:
     assert len(list(installed.glob("pmpp-*.dist-info/licenses/LICENSE"))) == 1
 
 
-def test_server_is_not_burdened(installed: Path) -> None:
+def test_server_imports_nothing_more(installed: Path) -> None:
     """The package alone, as the server imports it, imports nothing: no logging and no threads."""
     program = """
 before = set(sys.modules)

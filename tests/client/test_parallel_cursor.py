@@ -53,7 +53,7 @@ def test_rows_of_all_shards(
     options: dict[str, Any],
     fetch: Callable[[ParallelCursor], Iterable[Any]],
 ) -> None:
-    """The rows are those of all shards, also those that are all null; then there are no more."""
+    """Each way to fetch returns the rows of all shards, also rows of nulls, and then no more."""
     with connect_shards(driver).cursor(**options) as cursor:
         cursor.execute(ROWS)
         assert as_tuples(fetch(cursor)) == Counter(ALL_ROWS)
@@ -66,7 +66,7 @@ def test_rows_of_all_shards(
 
 @on_each_driver
 def test_all_shards_are_empty(connect_shards: Open, driver: str, options: dict[str, Any]) -> None:
-    """No rows are no rows."""
+    """A result without rows returns none."""
     pdb = connect_shards(driver)
     for fetch in (ParallelCursor.fetchone, ParallelCursor.fetchall):
         with pdb.cursor(**options) as cursor:
@@ -76,7 +76,7 @@ def test_all_shards_are_empty(connect_shards: Open, driver: str, options: dict[s
 
 @pytest.mark.slow
 def test_interleavings(connect_shards: Open) -> None:
-    """A thousand random mixtures of all ways to fetch get each row exactly once."""
+    """A thousand random mixtures of all ways to fetch return each row exactly once."""
     expected = Counter(ALL_ROWS)
     chance = random.Random(1)
     connections = {
@@ -106,7 +106,7 @@ def test_interleavings(connect_shards: Open) -> None:
 
 @on_each_postgres
 def test_rowcount(connect_shards: Open, driver: str) -> None:
-    """It is the sum, both of rows returned and of rows changed."""
+    """`rowcount` is the sum of rows returned, or of rows changed."""
     pdb = connect_shards(driver)
     cursor = pdb.cursor()
     assert cursor.rowcount == -1
@@ -118,14 +118,14 @@ def test_rowcount(connect_shards: Open, driver: str) -> None:
 
 
 def test_rowcount_is_unknown(connect_shards: Open) -> None:
-    """It is -1 if one driver does not know."""
+    """`rowcount` is -1 if one driver does not know it."""
     cursor = connect_shards("mixed").cursor()
     cursor.execute(ROWS)
     assert cursor.rowcount == -1
 
 
 def test_rowcount_after_the_rows(connect_shards: Open) -> None:
-    """What drivers know only then is told then."""
+    """`rowcount` is known after the rows if drivers know it only then."""
     cursor = connect_shards("sqlite3", shards=range(3)).cursor()
     rows = cursor.execute("insert into t values (0, 1), (0, 2) returning n").fetchall()
     assert cursor.rowcount == len(rows) == 6
@@ -150,12 +150,13 @@ def test_executemany(connect_shards: Open) -> None:
 
 @pytest.mark.parametrize("source", [False, True])
 def test_further_results(connect_shards: Open, source: bool) -> None:
-    """Those that a statement has on each connection come one after the other."""
+    """`nextset` goes to the next result of all connections."""
     cursor = connect_shards("psycopg", shards=range(2, 4)).cursor()
     cursor.execute(
         "select n from t; select count(*) as count from t; select 7 as n, 8 as m", source=source
     )
-    assert cursor.fetchone() is not None  # the next set begins whatever has been fetched
+    # The other rows of this result must not come with the next one.
+    assert cursor.fetchone() is not None
     for columns, rows in ((["count"], [(3,), (0,)]), (["n", "m"], [(7, 8), (7, 8)])):
         assert cursor.nextset()
         assert cursor.description is not None
@@ -180,7 +181,7 @@ def test_further_results_of_executemany(connect_shards: Open) -> None:
 
 
 def test_no_further_results(connect_shards: Open) -> None:
-    """A driver that has none refuses, or is not even asked, which costs no rows."""
+    """If a driver has no further results, `nextset` is an error."""
     cursor = connect_shards("psycopg2").cursor().execute(ROWS)
     with pytest.raises(psycopg2.NotSupportedError):
         cursor.nextset()
@@ -203,7 +204,7 @@ def test_several_cursors(connect_shards: Open) -> None:
 
 
 def test_number_of_rows(connect_shards: Open) -> None:
-    """A number that cannot be is refused, and costs no rows."""
+    """A wrong number of rows is an error and loses no rows."""
     cursor = connect_shards("sqlite3").cursor().execute(ROWS)
     assert cursor.fetchmany(0) == []
     with pytest.raises(ValueError, match="must be at least 0, not -1"):
@@ -249,7 +250,7 @@ def test_several_threads_use_one_cursor(connect_shards: Open) -> None:
 
 
 def test_execute_while_a_thread_fetches(connect_shards: Open) -> None:
-    """The statement runs after the fetch, and neither loses its rows."""
+    """A statement on a cursor waits for the fetch of another thread, and both get their rows."""
     cursor = connect_shards("psycopg", shards=range(4, 5)).cursor()
     with ThreadPoolExecutor(1) as pool:
         executing: list[Future[Any]] = []
@@ -257,7 +258,8 @@ def test_execute_while_a_thread_fetches(connect_shards: Open) -> None:
         def key(row: tuple[int, int]) -> int:
             if row[1] == 2:
                 executing.append(pool.submit(cursor.execute, "select -1"))
-                wait(executing, timeout=0.2)  # in vain
+                # The statement must not run yet, though there is time for it.
+                wait(executing, timeout=0.2)
             return row[1]
 
         cursor.execute(ROWS + " where n > 1 order by n", merge=key)
@@ -267,7 +269,7 @@ def test_execute_while_a_thread_fetches(connect_shards: Open) -> None:
 
 
 def test_source(connect_shards: Open) -> None:
-    """Rows tell the index of their connection, or its name."""
+    """`source=True` gives rows the index or the name of their connection."""
     expected = Counter((shard, row) for shard in range(10) for row in rows_of(shard))
     cursor = connect_shards("mixed").cursor()
     cursor.execute(ROWS, source=True)
@@ -284,7 +286,7 @@ def test_source(connect_shards: Open) -> None:
 def test_columns_differ(
     connect_shards: Open, driver: str, options: dict[str, Any], columns: str
 ) -> None:
-    """Shards that have another number of columns, or the same in another order, are refused."""
+    """Another number of columns, or another order of columns, is an error."""
     prepare = view({2: f"select {columns} from t"})
     pdb = connect_shards(driver, shards=range(3), prepare=prepare)
     differ = r"the columns differ: connection \d .* has .*n"
@@ -293,7 +295,7 @@ def test_columns_differ(
 
 
 def test_expressions_have_other_names(connect_shards: Open) -> None:
-    """Drivers may name an expression as they do."""
+    """Drivers may give an expression different names."""
     cursor = connect_shards("mixed").cursor()
     cursor.execute("select count(*), max(n) as n from t")
     assert sum(count for count, _ in cursor) == len(ALL_ROWS)

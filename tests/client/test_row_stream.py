@@ -18,7 +18,7 @@ MB = 1024 * 1024
 
 @on_each_postgres
 def test_slow_shard(connect_shards: Open, dsns: list[str], driver: str) -> None:
-    """While one of ten shards is held up, all rows of the others come, and their description."""
+    """While one of ten shards waits for a lock, all rows of the others come."""
     held_up = "select 0 as shard, 0 as n from pg_advisory_xact_lock(1)"
     pdb = connect_shards(
         driver,
@@ -34,7 +34,7 @@ def test_slow_shard(connect_shards: Open, dsns: list[str], driver: str) -> None:
 
 
 def test_rows_of_a_slow_query_come_early(connect_shards: Open) -> None:
-    """A row does not wait for those that its connection has not worked out yet."""
+    """A row does not wait for later rows of its connection."""
     go_on = threading.Event()
     connections = [memory_database() for _ in range(2)]
     for connection in connections:
@@ -46,9 +46,10 @@ def test_rows_of_a_slow_query_come_early(connect_shards: Open) -> None:
         assert sorted(cursor) == [(4,), (4,), (5,), (5,)]
 
 
-# Prints how many rows there are, and by how many bytes fetching them one by one raises the peak.
+# Prints the number of rows, and by how many bytes fetching them one by one raises the peak of memory.
 MEASURE = """
-def peak():  # not that of getrusage, which begins with that of the parent process
+def peak():
+    # The peak of getrusage begins with that of the parent process.
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024
 
@@ -89,7 +90,7 @@ def test_memory_is_bounded(dsns: list[str], driver: str) -> None:
 )
 @on_each_postgres
 def test_memory_of_wide_rows(dsns: list[str], driver: str, value: str) -> None:
-    """Fewer of them are fetched at a time: 160 MB on four shards take 24 MB at most."""
+    """Wide rows make batches small: 160 MB on four shards take 24 MB at most."""
     query = f"select n, {value.format(200_000)} from generate_series(1, 200) n"
     count, grown = measure(dsns[:4], driver, query)
     assert count == 800
@@ -97,7 +98,7 @@ def test_memory_of_wide_rows(dsns: list[str], driver: str, value: str) -> None:
 
 
 class CountingCursor(sqlite3.Cursor):
-    """Counts how often rows are asked for."""
+    """A cursor that counts the calls of fetchmany."""
 
     calls = 0
 
@@ -107,7 +108,7 @@ class CountingCursor(sqlite3.Cursor):
 
 
 def test_rows_that_hold_their_cursor() -> None:
-    """What a row refers to, besides its values, does not make it wide."""
+    """Objects that a row refers to, besides its values, do not count as its size."""
     connection = memory_database()
     connection.row_factory = lambda cursor, values: SimpleNamespace(cursor=cursor, values=values)
     with ParallelConnection([connection]) as pdb:

@@ -1,4 +1,4 @@
-"""When the time is up, or a server does not answer: all ends in time, and goes on after a rollback."""
+"""Calls end in time, also if a server does not answer, and all works again after a rollback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pmpp import ParallelConnection
 
 @contextmanager
 def frozen(pids: Sequence[int]) -> Iterator[None]:
-    """Stop processes; they go on at the end, or after 20 seconds, so that no test hangs."""
+    """Stop processes. They continue at the end, or after 20 seconds, so that no test hangs."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     thaw = f"sleep 20; kill -CONT {' '.join(map(str, pids))}"
@@ -50,7 +50,7 @@ def frozen(pids: Sequence[int]) -> Iterator[None]:
 @pytest.mark.parametrize("options", [{}, {"name": "c"}], ids=["execute", "fetch"])
 @on_each_postgres
 def test_timeout(connect_shards: Open, driver: str, options: dict[str, Any]) -> None:
-    """When the time is up, whether of execute or of fetching, everything is cancelled."""
+    """When the time of execute or of a fetch is up, pmpp cancels everything."""
     pdb = connect_shards(driver, prepare=view({3: SLEEP, 5: SLEEP}))
     with pdb.cursor(**options) as cursor:
         with pytest.raises(TimeoutError) as caught:
@@ -63,7 +63,7 @@ def test_timeout(connect_shards: Open, driver: str, options: dict[str, Any]) -> 
 
 
 def test_timeout_of_sqlite(connect_shards: Open) -> None:
-    """SQLite is interrupted too."""
+    """pmpp interrupts SQLite."""
     cursor = connect_shards("sqlite3").cursor()
     for result in ("count(*)", "n"):
         with pytest.raises(TimeoutError):
@@ -73,7 +73,7 @@ def test_timeout_of_sqlite(connect_shards: Open) -> None:
 
 @pytest.mark.parametrize("timeout", [-1, 0, float("inf"), float("nan")])
 def test_timeout_out_of_range(connect_shards: Open, timeout: float) -> None:
-    """It is refused before anything runs."""
+    """A timeout out of range is an error before anything runs."""
     cursor = connect_shards("sqlite3").cursor()
     with pytest.raises(ValueError, match=f"timeout must be more than 0 .* seconds, not {timeout}"):
         cursor.execute("delete from t", timeout=timeout)
@@ -81,7 +81,7 @@ def test_timeout_out_of_range(connect_shards: Open, timeout: float) -> None:
 
 
 def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
-    """After a rollback, results that were open meanwhile do not have new cursors interrupted."""
+    """After a rollback, results that were open during the interrupt do not interrupt new cursors."""
     pdb = connect_shards("sqlite3")
     opened = pdb.cursor().execute(counting("n"))
     assert opened.fetchone() == (1,)
@@ -94,7 +94,7 @@ def test_interrupt_of_sqlite_ends(connect_shards: Open) -> None:
 
 @pytest.mark.slow
 def test_slow_cancel(cluster: Cluster, dsns: list[str]) -> None:
-    """A request to cancel that takes its time does not end the statement that comes next."""
+    """A slow cancel request does not cancel the next statement."""
     with Forwarder(cluster.port) as network:
         there = f"host=127.0.0.1 port={network.port} user=slow password={PASSWORD} sslmode=disable"
         with psycopg.connect(dsns[0], autocommit=True) as conn:
@@ -118,7 +118,7 @@ def test_server_that_hangs(
     caplog: pytest.LogCaptureFixture,
     driver: str,
 ) -> None:
-    """A connection whose server does not even end a cancelled call is aborted, with a warning."""
+    """If a server does not end a cancelled call, pmpp aborts the connection, with a warning."""
     monkeypatch.setattr("pmpp.client.worker_threads._ABORT_AFTER", 0.5)
     pdb = connect_shards(driver, shards=range(3))
     cursor = pdb.cursor().execute("select pg_backend_pid()", source=True)
@@ -140,7 +140,7 @@ def test_server_that_hangs(
 def test_frozen_server(
     connect_shards: Open, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
-    """A server that answers nothing at all delays a timeout no longer, on any number of shards."""
+    """A timeout ends in time if the server does not answer at all, with any number of shards."""
     monkeypatch.setattr("pmpp.client.worker_threads._ABORT_AFTER", 0.5)
     pdb = connect_shards(driver)
     cursor = pdb.cursor().execute("select pg_backend_pid()")
@@ -156,7 +156,7 @@ def test_frozen_server(
 
 
 def test_timeout_of_a_slow_key(connect_shards: Open) -> None:
-    """The time is up also when rows are there but are not taken in time."""
+    """A slow key function does not extend the time, even if rows are there."""
     keys: list[int] = []
 
     def key(row: tuple[int, int]) -> int:
@@ -172,7 +172,7 @@ def test_timeout_of_a_slow_key(connect_shards: Open) -> None:
 
 
 def test_time_that_suffices(connect_shards: Open) -> None:
-    """A timeout that is not reached changes nothing."""
+    """A call that ends in time returns all rows."""
     cursor = connect_shards("mixed").cursor()
     cursor.execute(ROWS, timeout=60)
     assert len(cursor.fetchall()) == len(ALL_ROWS)

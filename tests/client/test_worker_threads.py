@@ -21,7 +21,7 @@ from pmpp import ParallelConnection, ParallelCursor
 
 
 def threads() -> set[int | None]:
-    """Return the threads that work for connections."""
+    """Return the worker threads."""
     return {
         thread.ident
         for thread in threading.enumerate()
@@ -31,7 +31,7 @@ def threads() -> set[int | None]:
 
 @pytest.mark.parametrize(("max_threads", "expected"), [(None, 10), (3, 3), (50, 10)])
 def test_threads(connect_shards: Open, max_threads: int | None, expected: int) -> None:
-    """They are started once, as many as connections or as allowed, and end with close."""
+    """There are as many threads as connections, or max_threads, and close ends them."""
     before = threads()
     pdb = connect_shards("sqlite3", max_threads=max_threads)
     started = threads() - before
@@ -44,7 +44,7 @@ def test_threads(connect_shards: Open, max_threads: int | None, expected: int) -
 
 
 def test_threads_of_what_was_forgotten(files: list[Path]) -> None:
-    """Threads end with an object that nobody has closed."""
+    """Threads end when an object that nobody has closed is garbage."""
     before = set(threading.enumerate())
     connections = [sqlite3.connect(file, check_same_thread=False) for file in files]
     cursor = ParallelConnection(connections).cursor()
@@ -61,10 +61,10 @@ def test_threads_of_what_was_forgotten(files: list[Path]) -> None:
         connection.close()
 
 
-# The connection that is forgotten here is not closed, and newer versions of Python warn of that.
+# Newer versions of Python warn that nobody closes the connection.
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 def test_threads_of_what_a_connection_leads_to() -> None:
-    """Threads also end if a connection refers to the object that was dropped."""
+    """Threads end even if a connection refers to the object."""
 
     class Store:
         def __init__(self) -> None:
@@ -82,7 +82,7 @@ def test_threads_of_what_a_connection_leads_to() -> None:
 
 
 def test_queries_of_what_was_forgotten(cluster: Cluster, dsns: list[str]) -> None:
-    """Rows that are fetched ahead for nobody are not worked out to the end."""
+    """pmpp cancels the query of a cursor that is garbage."""
     connections = [psycopg2.connect(dsn) for dsn in dsns[:3]]
     cursor = ParallelConnection(connections).cursor(name="c")
     cursor.execute("select 1 union all select 2 from pg_sleep(100)")
@@ -96,7 +96,7 @@ def test_queries_of_what_was_forgotten(cluster: Cluster, dsns: list[str]) -> Non
 
 
 def test_results_of_what_was_forgotten() -> None:
-    """A cursor that nobody has closed holds its result no longer than the program holds it."""
+    """The result of a cursor that nobody has closed ends with the last reference to the cursor."""
     connection = memory_database()
     gc.disable()
     try:
@@ -128,7 +128,7 @@ def rows():
             yield row
 """
 
-# What the garbage collector finds while a thread makes rows, it closes in that thread.
+# The garbage collector runs in a worker thread here, and closes a cursor in it.
 COLLECTED = """
 class Report:
     def __init__(self):
@@ -165,7 +165,7 @@ report = Report()
     "body", [COLLECTED, LEFT_OPEN, WITH_FINALIZER], ids=["collected", "left open", "finalizer"]
 )
 def test_program_ends(body: str) -> None:
-    """A program in which cursors are closed by the interpreter comes to its end."""
+    """A program whose cursors the interpreter closes comes to its end."""
     command = [sys.executable, "-c", f"{PRELUDE}{body}\nprint('the end')"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("the end\n", "")
@@ -187,7 +187,7 @@ except TimeoutError:
 
 
 def test_forked_process() -> None:
-    """A forked process, which has no threads, is refused at once, also what another one uses."""
+    """Every use in a forked process is an error at once, also while the parent process waits."""
     connection = memory_database()
     is_running = threading.Event()
     connection.create_function("signal_start", 0, is_running.set)
@@ -212,7 +212,7 @@ def test_forked_process() -> None:
 
 
 def _refused_in_child(pdb: ParallelConnection, cursor: ParallelCursor) -> int:
-    """Leave blocks, then use it in every way; return how often that was refused, and one more."""
+    """Leave `with` blocks, use the objects, and return the number of refusals plus one."""
     with suppress(SystemExit), pdb, cursor:
         sys.exit()
     refused = 1

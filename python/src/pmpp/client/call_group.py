@@ -64,8 +64,8 @@ class CallGroup:
             InterfaceError: in a worker thread, which would wait for ever.
             BaseException: what the call has raised.
         """
-        if self._threads.called_from_worker:
-            raise InterfaceError("a ParallelConnection cannot be used by its own threads")
+        if self._threads.in_worker_thread:
+            raise InterfaceError("a ParallelConnection cannot be used by its own worker threads")
         call = None
         while call is None:
             with suppress(Empty):

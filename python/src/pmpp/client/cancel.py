@@ -98,18 +98,20 @@ def _cancel(connection: Connection, timeout: float) -> None:
     for name, options in (("cancel_safe", {"timeout": timeout}), ("cancel", {}), ("interrupt", {})):
         method = getattr(connection, name, None)
         if callable(method):
-            if not _may_answer(connection, timeout):
-                raise TimeoutError(f"the server did not answer within {timeout:.1f} s")
+            _require_answer(connection, timeout)
             method(**options)
             return
     raise NotImplementedError("the driver has no method to cancel a call")
 
 
-def _may_answer(connection: Connection, timeout: float) -> bool:
-    """Return False if the server of a connection answers nothing before the timeout.
+def _require_answer(connection: Connection, timeout: float) -> None:
+    """Make sure that the server of a connection answers at all, if the connection has a socket.
 
-    psycopg2, and psycopg 3 with the libpq of PostgreSQL 16 or older, would wait for such a server
+    psycopg2, and psycopg 3 with the libpq of PostgreSQL 16 or older, would wait for a silent server
     for ever, and no other thread of the program would run meanwhile.
+
+    Raises:
+        TimeoutError: if the server does not answer before the timeout.
     """
     try:
         with _socket_of(connection) as sock:
@@ -121,11 +123,10 @@ def _may_answer(connection: Connection, timeout: float) -> bool:
             probe.recv(1)
     except (TimeoutError, BlockingIOError):
         # A Unix socket raises BlockingIOError if too many clients wait for it.
-        return False
+        raise TimeoutError(f"the server did not answer within {timeout:.1f} s") from None
     except Exception:
-        # The driver notices at once that the server refuses it, or it has no socket.
-        return True
-    return True
+        # The driver itself notices at once if the server refuses connections.
+        return
 
 
 def _socket_of(connection: Connection) -> socket.socket:

@@ -1,6 +1,6 @@
-"""Many database connections that look like one.
+"""Several database connections that look like one.
 
-Every statement runs on all of them at the same time, and the rows are the union of theirs:
+Every statement runs on all connections at the same time, and returns the rows of all of them:
 
     pdb = ParallelConnection([psycopg.connect(dsn) for dsn in dsns])
     cursor = pdb.cursor()
@@ -33,12 +33,12 @@ __all__ = ["InterfaceError", "ParallelConnection", "ParallelCursor"]
 class ParallelConnection:
     """Several DB-API connections, used as one.
 
-    It may be used in a `with` block, which at its end commits, or rolls back if it is left by an
-    exception, and then closes the connections, as psycopg 3 does.
+    A `with` block commits, or rolls back if an exception leaves it, and then closes the
+    connections, as psycopg 3 does.
 
     Args:
-        connections: open connections of any DB-API drivers, also of different ones.
-        names: what to call each of them in messages and as the source of rows.
+        connections: open connections of any DB-API drivers, also of different drivers.
+        names: the names of the connections in messages and as the source of rows.
         max_threads: how many connections may run a call at the same time; None means all.
 
     Raises:

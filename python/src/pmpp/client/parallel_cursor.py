@@ -249,7 +249,7 @@ class ParallelCursor:
         if sys.is_finalizing():
             return
         self._threads.require_usable()
-        if self._threads.called_from_worker:
+        if self._threads.in_worker_thread:
             # A worker thread must not wait, neither for the others nor for the lock.
             self._start_closing(CallGroup(self._threads))
             return

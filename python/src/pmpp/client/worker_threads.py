@@ -79,7 +79,7 @@ class WorkerThreads:
         return os.getpid() == self._process and not sys.is_finalizing()
 
     @property
-    def called_from_worker(self) -> bool:
+    def in_worker_thread(self) -> bool:
         """True in one of these threads, where the garbage collector may call any method.
 
         The method must not wait for the threads there: it would wait for ever.
@@ -124,7 +124,7 @@ class WorkerThreads:
                 if call in call.worker.waiting:
                     call.worker.waiting.remove(call)
                     call.discard()
-        if not self.called_from_worker:
+        if not self.in_worker_thread:
             self._cancel_running(calls)
 
     def _cancel_running(self, calls: Sequence[Call]) -> None:
@@ -174,7 +174,7 @@ class WorkerThreads:
         for _ in self._threads:
             self._ready.put(None)
         self._finalizer.detach()
-        if not self.called_from_worker:
+        if not self.in_worker_thread:
             for thread in self._threads:
                 thread.join()
 
