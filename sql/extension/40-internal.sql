@@ -60,9 +60,9 @@ grant execute on function pmpp._read_user_mapping() to pmpp;
 
 -- auto_explain, for example, logs the statements that a function runs, with their parameters and the
 -- constants in their plans. So a manifest, whose connection strings may contain passwords, is no
--- parameter of such a statement. A front hands it over in an expression that PL/pgSQL evaluates
--- without a statement, and the statement has the key in its place. For the same reason the functions
--- that read a manifest set plan_cache_mode: generic plans do not contain the values.
+-- parameter of such a statement. An SQL wrapper function hands it over in an expression that PL/pgSQL
+-- evaluates without a statement, and the statement has the key in its place. For the same reason the
+-- functions that read a manifest set plan_cache_mode: generic plans do not contain the values.
 create function pmpp._hand_over(query_manifest pmpp.query_manifest[]) returns bigint
 language plpython3u volatile parallel unsafe security invoker
 as $$
@@ -70,7 +70,7 @@ if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
 return GD["pmpp @VERSION@"].hand_over(query_manifest)
 $$;
 comment on function pmpp._hand_over(pmpp.query_manifest[]) is
-    'internal: keep a manifest for the next statement, which names it by the key that this returns';
+    'internal: keep a manifest for a statement, which names it by the key that this returns';
 revoke all on function pmpp._hand_over(pmpp.query_manifest[]) from public;
 grant execute on function pmpp._hand_over(pmpp.query_manifest[]) to pmpp;
 
@@ -93,7 +93,7 @@ begin
 end
 $$;
 comment on function pmpp._read_json(bigint) is
-    'internal: read the manifest in JSON that is handed over, and hand it over as query_manifest[]';
+    'internal: read a manifest in JSON that was handed over, and hand it over as query_manifest[]';
 revoke all on function pmpp._read_json(bigint) from public;
 grant execute on function pmpp._read_json(bigint) to pmpp;
 
@@ -119,7 +119,7 @@ if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
 return GD["pmpp @VERSION@"].rows(plpy, key, column_types, is_tagged=is_tagged)
 $$;
 comment on function pmpp._rows(bigint, oid[], boolean) is
-    'internal: run the manifest of a front, whose queries return columns of these types';
+    'internal: run a manifest that was handed over, whose queries return columns of these types';
 revoke all on function pmpp._rows(bigint, oid[], boolean) from public;
 grant execute on function pmpp._rows(bigint, oid[], boolean) to pmpp;
 
@@ -131,7 +131,7 @@ if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
 return GD["pmpp @VERSION@"].columns(plpy, key, column_types, is_tagged=is_tagged)
 $$;
 comment on function pmpp._columns(bigint, oid[], boolean) is
-    'internal: run the manifest of a front as _rows does, and return batches of rows, each an array literal for every column';
+    'internal: run a manifest as _rows does, and return batches of rows, each an array literal for every column';
 revoke all on function pmpp._columns(bigint, oid[], boolean) from public;
 grant execute on function pmpp._columns(bigint, oid[], boolean) to pmpp;
 
@@ -169,15 +169,15 @@ declare
     detail pg_catalog.text;
     names pg_catalog.text;
 begin
-    -- An error that was raised in Python comes with the name of its class in front.
+    -- PL/Python writes the name of the class in front of an error's message.
     error.message := pg_catalog.regexp_replace(error.message, '^((plpy|spiexceptions)[.][A-Za-z]+: )+', '');
     error := pmpp._failure(key, error);
     detail := case when error.detail operator(pg_catalog.<>) '' then error.detail end;
     hint := case when error.hint operator(pg_catalog.<>) '' then error.hint end;
     names := pg_catalog.concat(error.schema_name, error.table_name, error.column_name,
                                error.datatype_name, error.constraint_name);
-    -- RAISE takes no field that is null, and a detail or a hint that is empty would be shown. Few see
-    -- the names, and for those who read them a name that is missing is empty.
+    -- RAISE takes no field that is null, and psql would show a detail or a hint that is empty. A name
+    -- that is missing is empty for whoever reads the names.
     if names operator(pg_catalog.<>) '' and hint is null then
         raise using errcode = error.sqlstate, message = error.message, detail = coalesce(detail, ''),
             schema = coalesce(error.schema_name, ''), table = coalesce(error.table_name, ''),

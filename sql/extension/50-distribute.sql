@@ -1,8 +1,8 @@
--- The fronts: each runs a manifest as its row type demands, and raises errors without what
--- PL/Python wraps around them. They set no search_path: values are converted under the
--- caller's, as everywhere in PostgreSQL. Under IntervalStyle sql_standard PostgreSQL reads right what
--- it has written under any style. Under the others it takes -1 2:03:04 for -1 days +02:03:04.
--- With array_nulls off it takes a null in an array for a string.
+-- SQL wrapper functions. Each runs a manifest as its row type demands, and raises errors without what
+-- PL/Python wraps around them; doc/internals.md says why they repeat themselves. They set no
+-- search_path: PostgreSQL converts values under the caller's, as everywhere. Under IntervalStyle
+-- sql_standard PostgreSQL reads every style right. Under the others it takes -1 2:03:04 for
+-- -1 days +02:03:04. With array_nulls off it takes a null in an array for a string.
 
 create function pmpp.distribute(row_type anyelement, query_manifest pmpp.query_manifest[])
 returns setof anyelement

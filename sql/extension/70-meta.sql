@@ -5,7 +5,7 @@ if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
 return GD["pmpp @VERSION@"].tags(plpy, key)
 $$;
 comment on function pmpp._tags(bigint) is
-    'internal: run the manifest of a front and return the command tags of its queries';
+    'internal: run a manifest that was handed over, and return the command tags of its queries';
 revoke all on function pmpp._tags(bigint) from public;
 grant execute on function pmpp._tags(bigint) to pmpp;
 
