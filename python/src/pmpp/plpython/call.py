@@ -32,9 +32,6 @@ Fields = dict[str, str | None]
 class Call:
     """A call, and how it stands.
 
-    Args:
-        manifest: returns the value of a query_manifest[].
-
     Attributes:
         owner: who may see what the call leaves in the session; None before the call has begun.
         queue: the queries, once they are known.
@@ -43,8 +40,7 @@ class Call:
         error: what ended the call, if pmpp raised it.
     """
 
-    def __init__(self, manifest: Callable[[], object]) -> None:
-        self._manifest = manifest
+    def __init__(self) -> None:
         self.owner: Owner | None = None
         self.queue: WorkQueue | None = None
         self.converting: Task | None = None
@@ -53,6 +49,7 @@ class Call:
     def batches(
         self,
         plpy: Any,
+        read_manifest: Callable[[], object],
         column_types: list[int] | None,
         write: Write,
         *,
@@ -63,6 +60,7 @@ class Call:
 
         Args:
             plpy: the module that PL/Python provides.
+            read_manifest: returns the value of a query_manifest[].
             column_types, write, is_tagged, only_tags: see `Columns`.
 
         Raises:
@@ -72,7 +70,7 @@ class Call:
             backend = LocalBackend(plpy)
             self.owner = last_run.owner(backend)
             interrupts = Interrupts(backend.check_interrupts)
-            items = manifest.parse(self._manifest(), interrupts)
+            items = manifest.parse(read_manifest(), interrupts)
             caller = backend.caller()
             columns = Columns(
                 backend, column_types, write, is_tagged=is_tagged, only_tags=only_tags

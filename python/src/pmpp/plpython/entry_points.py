@@ -93,16 +93,21 @@ def records_of_json(plpy: Any, query_manifest: str) -> Iterator[str | None]:
 
     def read() -> object:
         # SQL reads it. JSON is no argument of a statement, see `hand_over`.
-        return _take(plpy, LocalBackend(plpy).read_json(hand_over(query_manifest)))
+        key = hand_over(query_manifest)
+        try:
+            return _take(plpy, LocalBackend(plpy).read_json(key))
+        finally:
+            _handed_over.pop(key, None)
 
     return _records(plpy, read)
 
 
-def _records(plpy: Any, manifest: Callable[[], object]) -> Iterator[str | None]:
+def _records(plpy: Any, read_manifest: Callable[[], object]) -> Iterator[str | None]:
     global _last_call
-    call = _last_call = Call(manifest)
+    call = _last_call = Call()
+    batches = call.batches(plpy, read_manifest, None, as_rows)
     try:
-        batches = run_ahead(call.batches(plpy, None, as_rows), LocalBackend(plpy).work_mem())
+        batches = run_ahead(batches, LocalBackend(plpy).work_mem())
     except Exception as ex:
         raise call.failed(plpy, ex) from None
     batches = show_detail(plpy, read_as_written(plpy, batches))
@@ -143,10 +148,10 @@ def _wrapped(
 ) -> Iterator[Batch]:
     global _last_call
     manifest = _take(plpy, key)
-    call = _last_call = _calls[key] = Call(lambda: manifest)
+    call = _last_call = _calls[key] = Call()
 
     def batches() -> Batches:
-        yield from call.batches(plpy, column_types, write, **options)
+        yield from call.batches(plpy, lambda: manifest, column_types, write, **options)
         # The wrapper function asks only about a call that has failed.
         del _calls[key]
 
