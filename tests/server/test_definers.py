@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import psycopg
 import pytest
 from helpers import notices
+from installation import TOP
 from pmpp.core.settings import HINTS
 from psycopg import errors, sql
 
@@ -28,7 +28,7 @@ DEFINER = """
 
 def pin() -> str:
     """Return the statement with which the documentation has a function pin the settings."""
-    page = (Path(__file__).parents[2] / "doc" / "security.md").read_text()
+    page = (TOP / "doc" / "security.md").read_text()
     (statement,) = re.findall(r"PERFORM set_config.*?;", page, re.DOTALL)
     return str(statement)
 

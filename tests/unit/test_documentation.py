@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from installation import TOP
 from pmpp import errors
 from pmpp.core.settings import HINTS, Settings, parse
 from psycopg import errors as conditions
 
-TOP = Path(__file__).parents[2]
 PAGES = sorted(
     path
     for places in ("*.md", "doc/*.md", "python/*.md", "tests/*.md", ".github/**/*.md")

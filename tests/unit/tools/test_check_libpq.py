@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from installation import TOP
 
-CHECK = Path(__file__).parents[2] / "tools/check-libpq"
+CHECK = TOP / "tools/check-libpq"
 
 
 @pytest.mark.parametrize(
