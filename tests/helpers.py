@@ -15,6 +15,10 @@ from cluster import Cluster
 from installation import default_pg_config
 from psycopg import sql
 
+# What the fixtures `connect` and `new_role` are.
+Connect = Callable[..., psycopg.Connection]
+NewRole = Callable[..., str]
+
 PG_CONFIG = default_pg_config()
 
 # A line for a remote server that does not ask for a password.
@@ -22,6 +26,9 @@ TRUST = "host all all 127.0.0.1/32 trust"
 
 # The password of every role that tests create; it must never show.
 PASSWORD = "s3cret-Passw0rd"
+
+# A call that returns as whom it has connected.
+SESSION_USER = "select * from pmpp.distribute(null::text, %s, array['select session_user'])"
 
 # Stands for Citus: its name among the extensions, and its table of the tables that it has spread.
 CITUS = """
@@ -84,6 +91,17 @@ def cancel_once(
         eventually(cluster, condition)
         conn.cancel()
         running.result()
+
+
+def answer(conn: psycopg.Connection, query: str, *parameters: str) -> str:
+    """Return the one value of a query, or the SQLSTATE of its error, which shows no password."""
+    try:
+        ((value,),) = conn.execute(query, parameters).fetchall()
+    except psycopg.Error as ex:
+        assert PASSWORD not in f"{ex} {ex.diag.context}"
+        assert "Traceback" not in str(ex.diag.context)
+        return str(ex.sqlstate)
+    return str(value)
 
 
 def assert_log_is_clean(cluster: Cluster) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean, eventually
+from helpers import PASSWORD, PG_CONFIG, NewRole, assert_log_is_clean, eventually
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 from remotes import certificates, shared_directory
@@ -135,9 +135,7 @@ def test_refused(
     assert PASSWORD not in str(raised.value)
 
 
-def test_ordinary_user(
-    db: psycopg.Connection, secure: Secure, new_role: Callable[..., str]
-) -> None:
+def test_ordinary_user(db: psycopg.Connection, secure: Secure, new_role: NewRole) -> None:
     """Who may not name files gets the certificate of the authority from a foreign server."""
     role = sql.Identifier(new_role())
     options = {"host": "localhost", "port": secure.cluster.port, "dbname": "postgres",

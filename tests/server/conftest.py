@@ -1,4 +1,4 @@
-"""Remote servers for the tests of calls."""
+"""Remote servers, and an ordinary user, for the tests of calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, TRUST, assert_log_is_clean
+from helpers import PG_CONFIG, TRUST, Connect, NewRole, assert_log_is_clean
+from psycopg import sql
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +42,27 @@ def standby(cluster: Cluster, db: psycopg.Connection) -> Iterator[Cluster]:
         yield standby
     finally:
         standby.remove()
+
+
+@pytest.fixture
+def user(new_role: NewRole) -> str:
+    """An ordinary role that is a member of pmpp."""
+    return new_role()
+
+
+@pytest.fixture
+def session(connect: Connect, user: str) -> psycopg.Connection:
+    """A session of that role."""
+    return connect(user=user)
+
+
+@pytest.fixture
+def shop(db: psycopg.Connection, cluster: Cluster) -> str:
+    """A foreign server that leads back by TCP, which nobody may use yet."""
+    db.execute("create extension postgres_fdw")
+    db.execute(
+        sql.SQL("create server shop foreign data wrapper postgres_fdw "
+                "options (host '127.0.0.1', port {}, dbname {})").format(
+            str(cluster.port), db.info.dbname)
+    )  # fmt: skip
+    return "shop"

@@ -1,4 +1,4 @@
-"""Who may do what, in a table; dblink and postgres_fdw answer the same in the same run."""
+"""Who connects as whom: pmpp beside dblink and postgres_fdw, in tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean
+from helpers import PASSWORD, PG_CONFIG, SESSION_USER, answer, assert_log_is_clean
 from psycopg import sql
 
 # Who comes with a client certificate is "admin"; who comes by the socket is trusted.
@@ -166,18 +166,6 @@ SERVERS = [
 ]
 
 
-def answer(conn: psycopg.Connection, query: str, *parameters: str) -> str:
-    """Return the one value of a query, or the SQLSTATE of its error."""
-    try:
-        ((name,),) = conn.execute(query, parameters).fetchall()
-    except psycopg.Error as ex:
-        assert PASSWORD not in f"{ex} {ex.diag.context}"
-        assert "Traceback" not in str(ex.diag.context)
-        return str(ex.sqlstate)
-    return str(name)
-
-
-PMPP = "select * from pmpp.distribute(null::text, %s, array['select session_user'])"
 DBLINK = "select * from dblink(%s, 'select session_user') as (name text)"
 
 
@@ -214,7 +202,7 @@ def test_strings(
         "key": "/tmp/client.key",
     }
     conn = log_in(role)  # type: ignore[operator]
-    assert answer(conn, PMPP, string.format(**values)) == expected
+    assert answer(conn, SESSION_USER, string.format(**values)) == expected
     assert (answer(conn, DBLINK, string.format(**values)) in ROLES) is dblink
 
 
@@ -227,7 +215,7 @@ def test_servers(
 ) -> None:
     """What a role gets by a foreign server, beside what dblink and postgres_fdw give it."""
     conn = log_in(role)  # type: ignore[operator]
-    assert answer(conn, PMPP, server) == expected
+    assert answer(conn, SESSION_USER, server) == expected
     assert (answer(conn, DBLINK, server) in ROLES) is dblink
     assert (answer(conn, f"select name from at_{server}") in ROLES) is postgres_fdw
 
@@ -236,7 +224,7 @@ def test_view_and_index_of_another_owner(tempting: Cluster) -> None:
     """A view lends no rights, and an index expression runs with those of the table's owner."""
     with psycopg.connect(tempting.superuser(), autocommit=True) as conn:
         socket = tempting.superuser()
-        query = PMPP.replace("%s", sql.quote(socket))
+        query = SESSION_USER.replace("%s", sql.quote(socket))
         conn.execute(f"create view lent as {query}")
         conn.execute("grant select on lent to public; grant create on schema public to member")
         assert answer(conn, "select * from lent") == "postgres"
@@ -255,33 +243,3 @@ def test_view_and_index_of_another_owner(tempting: Cluster) -> None:
         conn.execute("reset role")
         assert answer(conn, "create index on owned (public.sneak(i))") == "2F003"
         conn.execute("drop table owned; drop function sneak; drop view lent")
-
-
-NAMES = [
-    'with "quotes"',
-    "with 'quotes'",
-    "with spaces and $dollars$",
-    "MixedCase",
-    "サーバー",
-    "x" * 63,
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_names(tempting: Cluster, name: str) -> None:
-    """Servers, types and columns may have any name."""
-    with psycopg.connect(tempting.superuser(), autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("create server {0} foreign data wrapper postgres_fdw options (host {1}, port {2}, dbname 'postgres');"
-                    "create user mapping for current_user server {0};"
-                    "create type {0} as ({0} text, b int)").format(sql.Identifier(name), tempting.host, str(tempting.port))
-        )  # fmt: skip
-        call = sql.SQL(
-            "select t.{0}, b from pmpp.distribute(null::{0}, {1}, array['select 1, 2']) t"
-        )
-        assert conn.execute(call.format(sql.Identifier(name), name)).fetchall() == [("1", 2)]
-        call = sql.SQL("select * from pmpp.distribute(null::{0}, {1}, array['select 1/0'])")
-        with pytest.raises(psycopg.errors.DivisionByZero) as raised:
-            conn.execute(call.format(sql.Identifier(name), name))
-        assert f'server "{name}"' in str(raised.value.diag.message_detail)
-        conn.execute(sql.SQL("drop server {0} cascade; drop type {0}").format(sql.Identifier(name)))

@@ -17,10 +17,8 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Fault, Forwarder
-from helpers import PG_CONFIG, descriptors, eventually, open_terminal, wait_until
+from helpers import PG_CONFIG, Connect, descriptors, eventually, open_terminal, wait_until
 from psycopg import sql
-
-Connect = Callable[..., psycopg.Connection]
 
 # Seconds within which a call must end, on a machine however busy. What waits here would wait for
 # 100 s or for ever. How fast a call ends is measured by make bench.
@@ -255,3 +253,31 @@ def _read(terminal: int, until: bytes) -> bytes:
         except OSError:  # the other end is closed
             break
     return output
+
+
+@pytest.mark.parametrize(("interval", "written"), [("0", 1), ("100ms", 0)])
+def test_client_goes_away(
+    cluster: Cluster, db: psycopg.Connection, interval: str, written: int
+) -> None:
+    """A call outlives its client unless this server looks after its clients."""
+    db.execute("create table note (n int)")
+    db.execute("select pg_advisory_lock(1)")
+    here = cluster.superuser(db.info.dbname)
+    query = "insert into note select 1 from pg_advisory_xact_lock_shared(1)"
+    call = f"select * from pmpp.meta('{here}', array['{query}'])"
+    client = subprocess.Popen(
+        [cluster.bindir / "psql", "-Xq", "-c", call,
+         f"{here} application_name=client options='-c client_connection_check_interval={interval}'"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    name = db.info.dbname
+    worker = f"from pg_stat_activity where datname = '{name}' and application_name like 'pmpp %'"
+    caller = f"from pg_stat_activity where datname = '{name}' and application_name = 'client'"
+    eventually(cluster, f"exists (select {worker} and wait_event_type = 'Lock')")
+    client.kill()
+    client.wait()
+    if not written:
+        eventually(cluster, f"not exists (select {caller}) and not exists (select {worker})")
+    db.execute("select pg_advisory_unlock(1)")
+    eventually(cluster, f"not exists (select {caller}) and not exists (select {worker})")
+    assert db.execute("select count(*) from note").fetchall() == [(written,)]

@@ -1,9 +1,8 @@
-"""Whatever is in a table, each row is in exactly one of the pieces that a query is cut into."""
+"""Whatever is in a table, each row is in exactly one of the chunks that a query is split into."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime, timedelta, timezone
 from itertools import count
@@ -13,7 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import CITUS, PASSWORD
+from helpers import CITUS, PASSWORD, Connect, NewRole
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -408,9 +407,7 @@ def test_more_chunks_than_statistics_know(db: psycopg.Connection) -> None:
     assert [len(db.execute(query.encode()).fetchall()) for query in queries] == [100] * 40
 
 
-def test_rights(
-    db: psycopg.Connection, new_role: Callable[..., str], connect: Callable[..., psycopg.Connection]
-) -> None:
+def test_rights(db: psycopg.Connection, new_role: NewRole, connect: Connect) -> None:
     """by_ctid needs no right to read, and by_key to read the key; row security is kept."""
     db.execute("create table secret (id int, k int, other int)")
     db.execute("insert into secret select i, i, i from generate_series(1, 100) i; analyze secret")

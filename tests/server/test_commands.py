@@ -1,4 +1,4 @@
-"""Statements whose result is of no use to a form, and the forms that have use for all."""
+"""Commands and their tags: which forms run them, and which refuse them."""
 
 from __future__ import annotations
 
@@ -88,3 +88,14 @@ def test_meta_and_rows(
     if result_format is None:
         got = db.execute(call, [here, ["analyze kept; select 1; select 2, 3"], None]).fetchall()
         assert got == [("ANALYZE",), ("SELECT 1",), ("SELECT 1",)]
+
+
+@pytest.mark.parametrize("result_format", [None, "text", "binary"])
+def test_command_tags(db: psycopg.Connection, there: str, result_format: str | None) -> None:
+    """The command tag of a query is there however many rows it returned."""
+    counts = [0, 1, 31, 32, 33, 300, 320, 2500]
+    queries = [f"select generate_series(1, {count})" for count in counts]
+    call = "select from pmpp.distribute(null::int, %s, %s, num_workers => 2, result_format => %s)"
+    db.execute(call, [there, queries, result_format])
+    told = db.execute("select rows, command_tag from pmpp.last_run() order by query_number")
+    assert told.fetchall() == [(count, f"SELECT {count}") for count in counts]

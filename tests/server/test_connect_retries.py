@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import PASSWORD, descriptors
+from helpers import PASSWORD, NewRole, descriptors
 from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => 1)"
@@ -50,7 +49,7 @@ def test_refused_connections(db: psycopg.Connection, remote: Cluster, there: str
 
 
 def test_wrong_password(
-    db: psycopg.Connection, cluster: Cluster, new_role: Callable[..., str], by_network: str
+    db: psycopg.Connection, cluster: Cluster, new_role: NewRole, by_network: str
 ) -> None:
     """A password that was refused is not tried again, nor on other hosts: that might lock the
     account."""
@@ -69,9 +68,7 @@ def message(kind: bytes, body: bytes) -> bytes:
     return kind + (len(body) + 4).to_bytes(4, "big") + body
 
 
-def test_wrong_kind_of_server(
-    db: psycopg.Connection, new_role: Callable[..., str], by_network: str
-) -> None:
+def test_wrong_kind_of_server(db: psycopg.Connection, new_role: NewRole, by_network: str) -> None:
     """A server that takes the password and is not of the wanted kind is no end: others may be."""
     connection = f"{by_network} host=127.0.0.1,127.0.0.1 user='{new_role()}' password={PASSWORD}"
     with pytest.raises(psycopg.OperationalError) as raised:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, notices
+from helpers import PG_CONFIG, Connect, NewRole, notices
 from psycopg.types.json import Jsonb
 
 LIMIT = "insert into pmpp.connection_limit values (%s, %s)"
@@ -91,7 +91,7 @@ def test_everywhere(db: psycopg.Connection, cluster: Cluster, socket: str, here:
 
 
 def test_list_of_what_is_allowed(
-    db: psycopg.Connection, cluster: Cluster, here: str, new_role: Callable[..., str]
+    db: psycopg.Connection, cluster: Cluster, here: str, new_role: NewRole
 ) -> None:
     """With 0 under * calls connect to what is listed, whatever is made and written to evade it."""
     db.execute("create extension postgres_fdw")
@@ -211,9 +211,7 @@ def few_slots(conn: psycopg.Connection) -> Iterator[None]:
         yield
 
 
-def test_who_may_write_it(
-    db: psycopg.Connection, connect: Callable[..., psycopg.Connection], new_role: Callable[..., str]
-) -> None:
+def test_who_may_write_it(db: psycopg.Connection, connect: Connect, new_role: NewRole) -> None:
     """Members of pmpp can read the table, its owner can write it, and others neither."""
     db.execute(LIMIT, ["db1", 3])
     member, stranger = connect(user=new_role()), connect(user=new_role(member=False))

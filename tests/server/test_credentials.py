@@ -1,64 +1,25 @@
-"""Who may connect where, and that no secret shows."""
+"""Which credentials a caller must supply, and which of the server it may use."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import socket
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG
+from helpers import PASSWORD, PG_CONFIG, SESSION_USER, answer
 from psycopg import sql
-
-Connect = Callable[..., psycopg.Connection]
-NewRole = Callable[..., str]
 
 RUN = "select * from pmpp.distribute(null::text, %s, array['select session_user'])"
 
 
-@pytest.fixture
-def user(new_role: NewRole) -> str:
-    """An ordinary role that is a member of pmpp."""
-    return new_role()
-
-
-@pytest.fixture
-def session(connect: Connect, user: str) -> psycopg.Connection:
-    """A session of that role."""
-    return connect(user=user)
-
-
-@pytest.fixture
-def server(db: psycopg.Connection, cluster: object) -> str:
-    """A foreign server that leads back by TCP, which nobody may use yet."""
-    db.execute("create extension postgres_fdw")
-    db.execute(
-        sql.SQL("create server shop foreign data wrapper postgres_fdw "
-                "options (host '127.0.0.1', port {}, dbname {})").format(
-            str(cluster.port), db.info.dbname)  # type: ignore[attr-defined]
-    )  # fmt: skip
-    return "shop"
-
-
-def outcome(conn: psycopg.Connection, connection: str) -> str | None:
-    """Return as whom a call connects, or the SQLSTATE of its error."""
-    try:
-        ((name,),) = conn.execute(RUN, [connection]).fetchall()
-    except psycopg.Error as ex:
-        assert PASSWORD not in str(ex)
-        assert "Traceback" not in str(ex.diag.context)
-        return ex.sqlstate
-    return str(name)
-
-
 def test_superuser_needs_no_password(db: psycopg.Connection, here: str) -> None:
     """A superuser may connect in any way that works."""
-    assert outcome(db, here) == "postgres"
+    assert answer(db, SESSION_USER, here) == "postgres"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +56,7 @@ def test_string_of_an_ordinary_user(
         "port": session.info.port,
         "dbname": session.info.dbname,
     }
-    assert outcome(session, string.format(**values)) == expected.format(**values)
+    assert answer(session, SESSION_USER, string.format(**values)) == expected.format(**values)
 
 
 def test_nothing_is_sent_before_the_password_is_checked(
@@ -141,7 +102,7 @@ def test_options_of_one_who_is_not_let_in(
 ) -> None:
     """A server that trusts the caller's connection does not load a file for it."""
     text = f"{here} password=x options='-c session_preload_libraries=nosuch_library'"
-    assert outcome(session, text) == "2F003"
+    assert answer(session, SESSION_USER, text) == "2F003"
     assert "nosuch_library" not in "".join(
         line for line in cluster.read_log().splitlines() if "FATAL" in line
     )
@@ -183,43 +144,6 @@ def test_server_that_asks_for_no_password(session: psycopg.Connection, answer: b
     assert "did not ask for the password" in str(raised.value)
 
 
-def test_current_user_counts(db: psycopg.Connection, here: str, user: str, by_network: str) -> None:
-    """After SET ROLE and inside SECURITY DEFINER functions it is the current user who asks."""
-    db.execute(
-        """
-        create function as_superuser(connection text) returns text language sql security definer
-        as $$ select * from pmpp.distribute(null::text, connection, array['select session_user']) $$
-        """
-    )
-    db.execute(sql.SQL("set role {}").format(sql.Identifier(user)))
-    assert outcome(db, here) == "2F003"
-    assert outcome(db, f"{by_network} password={PASSWORD}") == user
-    assert db.execute("select as_superuser(%s)", [here]).fetchall() == [("postgres",)]
-
-
-def test_definer_of_lower_rights(
-    db: psycopg.Connection, connect: Connect, new_role: NewRole, here: str
-) -> None:
-    """A superuser who runs a function of an ordinary user lends it no rights."""
-    owner = new_role()
-    db.execute("grant create on schema public to public")
-    connect(user=owner).execute(
-        """
-        create function trap(connection text) returns text language sql security definer
-        as $$ select * from pmpp.distribute(null::text, connection, array['select session_user']) $$
-        """
-    )
-    with pytest.raises(psycopg.Error) as raised:
-        db.execute("select trap(%s)", [here])
-    assert raised.value.sqlstate == "2F003"
-
-
-def test_plain_users_may_not_call(connect: Connect, new_role: NewRole, by_network: str) -> None:
-    """Who is no member of the role pmpp has no access to the functions."""
-    outsider = connect(user=new_role(member=False))
-    assert outcome(outsider, f"{by_network} password={PASSWORD}") == "42501"
-
-
 @pytest.mark.parametrize(
     ("usage", "mapping", "expected"),
     [
@@ -238,7 +162,7 @@ def test_server(
     db: psycopg.Connection,
     session: psycopg.Connection,
     user: str,
-    server: str,
+    shop: str,
     usage: bool,
     mapping: str,
     expected: str,
@@ -253,7 +177,7 @@ def test_server(
             password=sql.Literal(PASSWORD),
         )
     )
-    assert outcome(session, server) == expected.format(user=user)
+    assert answer(session, SESSION_USER, shop) == expected.format(user=user)
 
 
 @pytest.mark.parametrize("text", ["port=1 dbname=shop", "postgres://:1/shop"])
@@ -272,81 +196,10 @@ def test_server_named_like_a_connection_string(
             "grant usage on foreign server {0} to public"
         ).format(sql.Identifier(text))
     )
-    assert outcome(db, text) == "08001"
+    assert answer(db, SESSION_USER, text) == "08001"
     label = db.execute("select connection from pmpp.last_run()").fetchall()
     assert label == [("port=1 dbname=shop",)]
-    assert outcome(session, text) == "2F003"  # no password
-
-
-@pytest.fixture
-def public_mapping(db: psycopg.Connection, user: str, server: str) -> None:
-    """A mapping for PUBLIC with a password that only the superuser may see."""
-    db.execute("grant usage on foreign server shop to public")
-    db.execute(
-        sql.SQL("create user mapping for public server shop options (user {}, password {})").format(
-            user, PASSWORD
-        )
-    )
-
-
-@pytest.mark.usefixtures("public_mapping")
-def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) -> None:
-    """Who connects through a PUBLIC mapping cannot see its password."""
-    assert outcome(session, "shop") is not None
-    ((options,),) = session.execute("select umoptions from pg_user_mappings").fetchall()
-    assert options is None
-    with pytest.raises(psycopg.Error) as raised:
-        session.execute("select * from pmpp.distribute(null::int, 'shop', array['select nosuch'])")
-    assert PASSWORD not in f"{raised.value} {raised.value.diag.context}"
-
-
-@pytest.mark.usefixtures("public_mapping")
-@pytest.mark.parametrize(
-    ("call", "sqlstate"),
-    [
-        ("select pmpp._read_user_mapping()", "42501"),
-        ("select pmpp._failure(null, ('22012', 'm', '', '', '', '', '', '', ''))", None),
-        ("select pmpp._load()", None),
-        ("select pmpp.detect_cpus()", "42501"),
-        ("select pmpp._raise(null, ('22012', 'm', 'd', 'h', '', '', '', '', ''))", "22012"),
-        ("select pmpp._handed_json(0)", "42501"),
-        ("select pmpp._read_json(0)", "42501"),
-        ("select * from pmpp._rows(0, null, null) as (i int)", "42501"),
-        ("select * from pmpp._columns(0, '{23}', false)", "42501"),
-        ("select * from pmpp._tags(null)", "42501"),
-    ],
-)
-def test_internal_functions_by_hand(
-    session: psycopg.Connection, call: str, sqlstate: str | None
-) -> None:
-    """Internal functions give nothing away when they are called by hand."""
-    assert outcome(session, "shop") is not None
-    try:
-        result = str(session.execute(call).fetchall())
-    except psycopg.Error as ex:
-        assert ex.sqlstate == sqlstate
-        result = str(ex)
-    else:
-        assert sqlstate is None
-    assert PASSWORD not in result
-
-
-def test_internal_functions_are_closed_to_plain_users(
-    db: psycopg.Connection, connect: Connect, new_role: NewRole
-) -> None:
-    """Who is no member of pmpp can call none of its functions."""
-    outsider = connect(user=new_role(member=False))
-    functions = db.execute(
-        "select oid from pg_proc where pronamespace = 'pmpp'::regnamespace"
-    ).fetchall()
-    assert functions
-    may = (
-        "select has_schema_privilege('pmpp', 'usage') or has_function_privilege(%s::oid, 'execute')"
-    )
-    for (function,) in functions:
-        assert outsider.execute(may, [function]).fetchall() == [(False,)]
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        outsider.execute("select pmpp._read_user_mapping()")
+    assert answer(session, SESSION_USER, text) == "2F003"  # no password
 
 
 def test_password_required_of_another_wrapper(
@@ -363,7 +216,7 @@ def test_password_required_of_another_wrapper(
         "create user mapping for current_user server lax "
         "options (user 'postgres', password 'x', password_required 'false')"
     )
-    assert outcome(session, "lax") == "2F003"
+    assert answer(session, SESSION_USER, "lax") == "2F003"
 
 
 def test_password_file_is_for_superusers(tmp_path: Path) -> None:
@@ -386,24 +239,8 @@ def test_password_file_is_for_superusers(tmp_path: Path) -> None:
         db.execute("create extension pmpp cascade")
         db.execute(f"create role bob login password '{PASSWORD}' in role pmpp")
         by_network = f"host=127.0.0.1 port={cluster.port} dbname=postgres user=bob"
-        assert outcome(db, by_network) == "bob"
+        assert answer(db, SESSION_USER, by_network) == "bob"
         db.execute("set role bob")
-        assert outcome(db, by_network) == "2F003"
-        assert outcome(db, f"{by_network} password=wrong") == "08001"
-        assert outcome(db, f"{by_network} password={PASSWORD}") == "bob"
-
-
-@pytest.mark.usefixtures("public_mapping")
-def test_log_and_activity_show_no_password(
-    cluster: object, db: psycopg.Connection, session: psycopg.Connection
-) -> None:
-    """Neither the server's log nor pg_stat_activity tells the password of a mapping."""
-    query = "select string_agg(query || application_name, ' ') from pg_stat_activity"
-    ((seen,),) = session.execute(
-        "select * from pmpp.distribute(null::text, 'shop', array[%s])", [query]
-    ).fetchall()
-    with pytest.raises(psycopg.Error):
-        session.execute("select * from pmpp.distribute(null::text, 'shop', array['select 1/0'])")
-    assert PASSWORD not in str(seen)
-    log = cluster.read_log()  # type: ignore[attr-defined]
-    assert PASSWORD not in log.replace(f"password '{PASSWORD}'", "")
+        assert answer(db, SESSION_USER, by_network) == "2F003"
+        assert answer(db, SESSION_USER, f"{by_network} password=wrong") == "08001"
+        assert answer(db, SESSION_USER, f"{by_network} password={PASSWORD}") == "bob"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import PASSWORD, eventually, notices
-
-Connect = Callable[..., psycopg.Connection]
+from helpers import PASSWORD, Connect, NewRole, eventually, notices
 
 CALL = "select * from pmpp.meta(%s, %s, num_workers => %s, setup_commands => %s)"
 ROW = "update held set n = 1"
@@ -253,7 +250,7 @@ def test_nested_calls(db: psycopg.Connection, here: str, depth: int) -> None:
 
 
 def test_other_role(
-    db: psycopg.Connection, by_network: str, connect: Connect, new_role: Callable[..., str]
+    db: psycopg.Connection, by_network: str, connect: Connect, new_role: NewRole
 ) -> None:
     """It is found also if the caller may not see the worker, which connects as another role."""
     ann, bob = new_role(), new_role()
@@ -270,7 +267,7 @@ def test_other_role(
 @pytest.mark.parametrize("network", ["unix", "tcp", "forwarded"])
 def test_known_by_socket_or_name(
     cluster: Cluster, db: psycopg.Connection, by_network: str, here: str,
-    new_role: Callable[..., str], network: str,
+    new_role: NewRole, network: str,
 ) -> None:  # fmt: skip
     """A worker is known by its socket, or by its name if the socket leads to something between."""
     user = new_role()

@@ -1,11 +1,13 @@
-"""Text that cannot be read in the client_encoding of a connection."""
+"""The encodings of a connection and of the local database, and text that does not fit them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import notices
+from helpers import PG_CONFIG, TRUST, notices
 from psycopg import errors
 
 QUERY = "select chr(228)"  # in a database that knows no encoding, a byte that is not UTF8
@@ -57,3 +59,102 @@ def test_query_that_changes_it(db: psycopg.Connection, here: str) -> None:
     with pytest.raises(errors.FeatureNotSupported, match="has changed client_encoding"):
         db.execute(RUN, [here, query, []])
     db.execute("select * from pmpp.meta(%s, array['set client_encoding to latin1'])", [here])
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Callable[[str], psycopg.Connection]]:
+    """Open a session in a local database of some encoding."""
+    with Cluster(PG_CONFIG, hba=[TRUST]) as cluster:
+        opened = []
+
+        def local(encoding: str) -> psycopg.Connection:
+            dbname = encoding.lower()
+            with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+                conn.execute(
+                    f"create database {dbname} encoding '{encoding}' locale 'C' template template0"
+                )
+            conn = psycopg.connect(
+                cluster.superuser(dbname),
+                autocommit=True,
+                client_encoding="utf8" if encoding != "SQL_ASCII" else "SQL_ASCII",
+            )
+            conn.execute("create extension pmpp cascade")
+            opened.append(conn)
+            return conn
+
+        yield local
+        for conn in opened:
+            conn.close()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "good", "bad"),
+    [
+        ("UTF8", "aé漢🙂", None),
+        ("LATIN1", "aéÿ", "漢"),
+        ("EUC_JP", "a漢字ア", "🙂"),
+        ("SQL_ASCII", "aé漢", None),
+    ],
+)
+def test_local_encoding(
+    local: Callable[[str], psycopg.Connection],
+    there: str,
+    encoding: str,
+    good: str,
+    bad: str | None,
+) -> None:
+    """Text arrives in the encoding of the local database, or it is an error."""
+    conn = local(encoding)
+    python = "utf-8" if encoding == "SQL_ASCII" else encoding
+    hexed = "select encode(convert_to({0}, '{1}'), 'hex') from pmpp.distribute(null::text, %s, array[%s]) {0}"
+    if encoding == "SQL_ASCII":
+        hexed = (
+            "select encode({0}::bytea, 'hex') from pmpp.distribute(null::text, %s, array[%s]) {0}"
+        )
+    query = f"select convert_from('\\x{good.encode().hex()}', 'UTF8')"
+    ((value,),) = conn.execute(hexed.format("d", encoding), [there, query]).fetchall()
+    assert bytes.fromhex(value if isinstance(value, str) else value.decode()) == good.encode(python)
+    if bad is None:
+        return
+    for statement in ("select {}", "do $$ begin raise exception '%', {}; end $$",
+                      "do $$ begin raise notice '%', {}; end $$"):  # fmt: skip
+        query = statement.format(f"convert_from('\\x{bad.encode().hex()}', 'UTF8')")
+        call = "select * from pmpp.distribute(null::pmpp.command_with_result, %s, array[%s])"
+        if statement.startswith("select"):
+            call = "select * from pmpp.distribute(null::text, %s, array[%s])"
+        try:
+            conn.execute(call, [there, query])
+        except psycopg.Error as ex:
+            assert ex.sqlstate in ("22P05", "P0001")
+            assert "Traceback" not in str(ex.diag.context)
+        else:
+            assert "notice" in statement
+        assert conn.execute("select 1").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("word", ["größe", "漢字", "\U0001f642"])
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
+def test_encodings(remote: Cluster, cluster: Cluster, there: str, word: str, encoding: str) -> None:
+    """A database that lacks a character of any field has it escaped, and the session goes on."""
+    with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+        conn.execute("drop database if exists fields")
+        conn.execute(f"create database fields encoding '{encoding}' locale 'C' template template0")
+    query = f"""
+        do $$ declare x text := convert_from('\\x{word.encode().hex()}', 'UTF8');
+        begin
+            raise warning '%', x using detail = x, hint = x, table = x, schema = x, datatype = x;
+            execute format('do %L', format('begin raise %L using detail = %L, hint = %L, column = %L; end', x, x, x, x));
+        end $$
+    """
+    with psycopg.connect(cluster.superuser("fields"), autocommit=True) as conn:
+        conn.execute("create extension pmpp cascade; set pmpp.on_error = 'stop'")
+        got = notices(conn)
+        for call in ("select * from pmpp.meta(%s, array[%s])",
+                     "select * from pmpp.distribute(array[row(%s, array[%s], null, 1, null, null)::pmpp.query_manifest]) as (i int)"):  # fmt: skip
+            with pytest.raises(psycopg.errors.RaiseException) as raised:
+                conn.execute(call, [there, query])
+            assert raised.value.sqlstate == "P0001"
+            assert conn.execute("select count(context) from pmpp.last_run()").fetchall() == [(1,)]
+        assert len(got) == 2
+    with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+        conn.execute("drop database fields")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, notices
+from helpers import PASSWORD, NewRole, notices
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
@@ -248,7 +248,7 @@ def test_call_in_a_call(told: psycopg.Connection, here: str, there: str) -> None
 @pytest.mark.parametrize("on_error", ["stop", "continue"])
 def test_why_a_connection_failed(
     db: psycopg.Connection,
-    new_role: Callable[..., str],
+    new_role: NewRole,
     by_network: str,
     on_error: str,
 ) -> None:
@@ -308,31 +308,3 @@ def test_giant_fields(db: psycopg.Connection, there: str) -> None:
         " context ~ '\\nQuery 1 of item 1 on [^\\n]*$' from pmpp.last_run()"
     )
     assert lengths.fetchall() == [(8192, 8192, 8192, 8192, True)]
-
-
-@pytest.mark.parametrize("word", ["größe", "漢字", "\U0001f642"])
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
-def test_encodings(remote: Cluster, cluster: Cluster, there: str, word: str, encoding: str) -> None:
-    """A database that lacks a character of any field has it escaped, and the session goes on."""
-    with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
-        conn.execute("drop database if exists fields")
-        conn.execute(f"create database fields encoding '{encoding}' locale 'C' template template0")
-    query = f"""
-        do $$ declare x text := convert_from('\\x{word.encode().hex()}', 'UTF8');
-        begin
-            raise warning '%', x using detail = x, hint = x, table = x, schema = x, datatype = x;
-            execute format('do %L', format('begin raise %L using detail = %L, hint = %L, column = %L; end', x, x, x, x));
-        end $$
-    """
-    with psycopg.connect(cluster.superuser("fields"), autocommit=True) as conn:
-        conn.execute("create extension pmpp cascade; set pmpp.on_error = 'stop'")
-        got = notices(conn)
-        for call in ("select * from pmpp.meta(%s, array[%s])",
-                     "select * from pmpp.distribute(array[row(%s, array[%s], null, 1, null, null)::pmpp.query_manifest]) as (i int)"):  # fmt: skip
-            with pytest.raises(psycopg.errors.RaiseException) as raised:
-                conn.execute(call, [there, query])
-            assert raised.value.sqlstate == "P0001"
-            assert conn.execute("select count(context) from pmpp.last_run()").fetchall() == [(1,)]
-        assert len(got) == 2
-    with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
-        conn.execute("drop database fields")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -10,7 +9,7 @@ from functools import partial
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, cancel_once, notices, running
+from helpers import PASSWORD, Connect, NewRole, cancel_once, notices, running
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
@@ -219,8 +218,8 @@ def test_transaction_that_is_undone(db: psycopg.Connection, there: str) -> None:
 
 def test_who_may_see_it(
     db: psycopg.Connection,
-    connect: Callable[..., psycopg.Connection],
-    new_role: Callable[..., str],
+    connect: Connect,
+    new_role: NewRole,
     by_network: str,
 ) -> None:
     """Only the role that made the call sees it, and nobody sees a password."""
@@ -279,9 +278,7 @@ def test_next_client_of_the_session(
         assert db.execute(left).fetchall() == [(0,)]
 
 
-def test_what_is_left_of_a_failure(
-    db: psycopg.Connection, there: str, new_role: Callable[..., str]
-) -> None:
+def test_what_is_left_of_a_failure(db: psycopg.Connection, there: str, new_role: NewRole) -> None:
     """An error that nobody asked for is only for who knows the key of its call."""
     caught = "row('22012', 'mine', '', '', '', '', '', '', '')::pmpp._error"
     failure = f"select sqlstate, message, detail, hint from pmpp._failure(%s, {caught})"
@@ -296,9 +293,7 @@ def test_what_is_left_of_a_failure(
         db.execute("reset role")
 
 
-def test_names_of_roles(
-    db: psycopg.Connection, connect: Callable[..., psycopg.Connection], there: str
-) -> None:
+def test_names_of_roles(db: psycopg.Connection, connect: Connect, there: str) -> None:
     """It is for a role, not for its name, and also for one that takes another name."""
     count = "select count(*) from pmpp.last_run()"
     db.execute("create role mover superuser; create role stayer superuser")
@@ -319,9 +314,7 @@ def test_names_of_roles(
     db.execute("reset role; drop role mover, moved")
 
 
-def test_lock_that_others_hold(
-    db: psycopg.Connection, connect: Callable[..., psycopg.Connection], there: str
-) -> None:
+def test_lock_that_others_hold(db: psycopg.Connection, connect: Connect, there: str) -> None:
     """A session that takes the lock from pg_locks keeps no call waiting, and reads nothing."""
     db.execute(RUN, [there, ["select 1"], 1])
     db.execute("discard all")

@@ -295,3 +295,14 @@ def test_settings_of_malloc(environment: dict[str, str]) -> None:
             parameters = {"here": cluster.superuser()}
             assert conn.execute(FORMS["record"], parameters).fetchall() == [(1,)]
         assert_no_crash(cluster)
+
+
+def test_libpq_of_the_system(db: psycopg.Connection, here: str) -> None:
+    """In the server process there is one libpq, the system's."""
+    db.execute(FORMS["distribute"], {"here": here})
+    db.execute("create extension dblink")
+    db.execute("select * from dblink(%s, 'select 1') as (i int)", [here])
+    ((pid,),) = db.execute("select pg_backend_pid()").fetchall()
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    libraries = {line.split()[-1] for line in maps.splitlines() if "libpq" in line.split("/")[-1]}
+    assert len({Path(library).name for library in libraries if "libpq.so" in library}) == 1

@@ -1,15 +1,19 @@
-"""How often a call holds a large value in memory, and that the value is right."""
+"""A call needs little memory for large results and values, and a session keeps none of it."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
+from cluster import Cluster
+from helpers import PASSWORD, Connect, descriptors, eventually
+from psycopg import sql
 
 MB = 1024 * 1024
+RUN = "select count(*), sum(n) from pmpp.distribute(null::bigint, %s, %s, num_workers => %s) n"
 SIZE = 48 * MB
 
 # A type, and a row with one large value for it. Those with an array of varchar(5) are written row by
@@ -29,12 +33,15 @@ TYPES = """
 CALL = "select count(*) from pmpp.distribute(null::{}, %s, array[%s])"
 
 
-def peak(conn: psycopg.Connection) -> int:
-    """Return the most memory that a session has used, in bytes."""
+def memory(conn: psycopg.Connection, field: str = "VmRSS") -> int:
+    """Return how much memory the server process of a session has, or had at most, in bytes."""
     status = Path(f"/proc/{conn.info.backend_pid}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+)", status)
+    found = re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE)
     assert found
-    return int(found[1]) * 1024
+    # The pages of shared_buffers are not the process's own.
+    shared = re.search(r"^RssShmem:\s+(\d+) kB", status, re.MULTILINE)
+    kilobytes = int(found[1]) - (int(shared[1]) if shared and field == "VmRSS" else 0)
+    return kilobytes * 1024
 
 
 @pytest.mark.slow
@@ -42,7 +49,7 @@ def peak(conn: psycopg.Connection) -> int:
 def test_copies_of_a_large_value(
     db: psycopg.Connection,
     here: str,
-    connect: Callable[..., psycopg.Connection],
+    connect: Connect,
     row_type: str,
     query: str,
 ) -> None:
@@ -51,68 +58,119 @@ def test_copies_of_a_large_value(
     call = CALL.format(row_type).encode()
     conn = connect()
     conn.execute(call, [here, query.format(100)])
-    before = peak(conn)
+    before = memory(conn, "VmHWM")
     conn.execute(call, [here, query.format(SIZE)])
-    assert peak(conn) - before < 8.5 * SIZE
+    assert memory(conn, "VmHWM") - before < 8.5 * SIZE
 
 
-VALUES = [
-    "",
-    "{}",
-    "NULL",
-    '"',
-    "\\",
-    "a,b",
-    "(",
-    "'",
-    "\x1c\x1d\x1e",
-    "{{chunk}}",
-    "äöü",
-    " ",
-    "\n",
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 4])
+def test_memory_of_large_results(db: psycopg.Connection, there: str, workers: int) -> None:
+    """Ten large results need no more memory than the largest of them and 64 MB."""
+    db.execute("set work_mem to '4MB'")
+    db.execute(RUN, [there, ["select 1"], 1])
+    largest = "select generate_series(1, 500000)"
+    db.execute(RUN, [there, [largest], 1])
+    one = memory(db, "VmHWM")
+    assert db.execute(RUN, [there, [largest] * 10, workers]).fetchall()[0][0] == 5_000_000
+    assert memory(db, "VmHWM") - one < 64 * MB
+
+
+FAILING = [
+    ("{there}", "select 1/0", None),
+    ("{there}", "select 'x'", None),
+    ("{there}", "select 1, 2", None),
+    ("{there}", "syntax error", None),
+    ("{there}", "copy pg_class to stdout", None),
+    ("{there}", "select pg_terminate_backend(pg_backend_pid())::int", None),
+    ("{there}", "select 1", "set nosuch to 1"),
+    ("{there} dbname=nosuch", "select 1", None),
+    ("host=127.0.0.1 port=1", "select 1", None),
+    ("nonsense", "select 1", None),
 ]
 
 
-def test_single_rows(db: psycopg.Connection, here: str) -> None:
-    """A value in a row of its own is what it is among others, for every type that has a short way."""
-    db.execute("create domain word as text check (value <> 'no'); create type five as"
-               " (t text, v varchar(5), d word, c char(3), n name, i int, b bytea, j json, jb jsonb, a text[])")  # fmt: skip
-    values = "array[{}]::text[]".format(", ".join(["%s"] * len(VALUES) + ["null"]))
-    one = (
-        "select v, left(v, 5), v, left(v, 3), v, 1, convert_to(v, 'UTF8'), to_json(v), to_jsonb(v), array[v, null]"
-        " from unnest({}) with ordinality u(v, n)"
-    )
-    with psycopg.ClientCursor(db) as cursor:
-        query = cursor.mogrify(one.format(values), VALUES)
-    rows = range(1, len(VALUES) + 2)
-    alone = [f"{query} where n = {number}" for number in rows]
-    for form in (
-        "distribute(null::five, %s, %s) r",
-        "distribute_tagged(null::five, array[row(%s, %s, null, null, null, 'binary')::pmpp.query_manifest]) t(i, c, q, r)",
+@pytest.mark.slow
+def test_a_thousand_calls(db: psycopg.Connection, remote: Cluster, there: str) -> None:
+    """A thousand calls in one session, half of them failing, leave nothing behind."""
+    before: list[str] = []
+    after_first_hundred = 0
+    for number in range(1000):
+        connection, query, setup = FAILING[number // 2 % len(FAILING)]
+        parameters = [connection.format(there=there), [query, "select 2"], setup and [setup]]
+        if number % 2:
+            parameters = [there, ["select 1", "select 2"], None]
+        try:
+            db.execute(
+                "select * from pmpp.distribute(null::int, %s, %s, num_workers => 2, setup_commands => %s)",
+                parameters,
+            )
+        except psycopg.Error as ex:
+            assert not number % 2
+            assert PASSWORD not in str(ex)
+        else:
+            assert number % 2
+        if number == 10:
+            before = descriptors(db.info.backend_pid)
+        if number == 100:
+            after_first_hundred = memory(db)
+    assert descriptors(db.info.backend_pid) == before
+    assert memory(db) - after_first_hundred < 16 * MB
+    eventually(remote, "not exists (select from pg_stat_activity where application_name ~ '^pmpp')")
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+@pytest.mark.parametrize(
+    ("query", "fits"),
+    [
+        ("select repeat('x', 1000) from generate_series(1, 1500)", True),
+        ("select repeat('x', 1000) from generate_series(1, 2500)", False),
+        ("select repeat('x', 300000) from generate_series(1, 5)", True),
+        ("select repeat('x', 300000) from generate_series(1, 8)", False),
+        (";".join(["select repeat('x', 1000) from generate_series(1, 500)"] * 3), True),
+        (";".join(["select repeat('x', 1000) from generate_series(1, 500)"] * 5), False),
+    ],
+)
+def test_max_result_size(
+    db: psycopg.Connection, there: str, on_error: str, query: str, fits: bool
+) -> None:
+    """The setting bounds the bytes of all results of a query, streamed or held, in each form."""
+    db.execute("set pmpp.max_result_size = '2MB'")
+    db.execute(sql.SQL("set pmpp.on_error = {}").format(on_error))
+    manifest = json.dumps([{"connection": there, "query": query, "num_workers": 1}])
+    for call in (
+        "pmpp.distribute(null::text, %s::jsonb) v",
+        "pmpp.distribute(%s::jsonb) as (v text)",
     ):
-        select = f"select r::text from pmpp.{form} order by 1".encode()
-        assert db.execute(select, [here, alone]).fetchall() == (
-            db.execute(select, [here, [query]]).fetchall()
-        )  # fmt: skip
-        assert len(db.execute(select, [here, alone]).fetchall()) == len(rows)
+        call = "select sum(length(v)) from " + call
+        if fits:
+            assert db.execute(call, [manifest]).fetchall() == [(1_500_000,)]
+        else:
+            with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="max_result_size"):
+                db.execute(call, [manifest])
 
 
-def test_single_rows_that_do_not_fit(db: psycopg.Connection, here: str) -> None:
-    """What a type refuses among other rows it refuses in a row of its own."""
-    db.execute(
-        "create type short as (v varchar(2)); create domain word as text check (value <> 'no')"
+def test_notifications(db: psycopg.Connection, there: str) -> None:
+    """Notifications that a setup command subscribes to are dropped and take no memory."""
+    notify = "select count(pg_notify('c', n || repeat('x', 7000))) from generate_series(1, 10000) n"
+    call = (
+        "select * from pmpp.distribute(null::int, %s, %s, num_workers => 1, setup_commands => %s)"
     )
-    for row_type, query in [
-        ("short", "'abc'"),
-        ("word", "'no'"),
-        ("json", "'{'"),
-        ("bytea", "'\\xz'"),
-    ]:
-        call = f"select pmpp.distribute(null::{row_type}, %s, array[%s])".encode()
-        errors = []
-        for rows in (1, 2):
-            with pytest.raises(psycopg.Error) as raised:
-                db.execute(call, [here, f"select {query}::text from generate_series(1, {rows})"])
-            errors.append((raised.value.sqlstate, raised.value.diag.message_primary))
-            assert "In a row of query 1" in str(raised.value.diag.message_detail)
-        assert errors[0] == errors[1]
+    db.execute(call, [there, ["select 1"], ["listen c"]])
+    before = memory(db, "VmHWM")
+    assert len(db.execute(call, [there, [notify] * 4, ["listen c"]]).fetchall()) == 4
+    assert memory(db, "VmHWM") - before < 64 * MB
+
+
+def test_long_errors(db: psycopg.Connection, there: str) -> None:
+    """Of the long message of an error, last_run keeps the beginning, and the session no more."""
+    db.execute("set pmpp.on_error = 'continue'")
+    fails = "do $$ begin raise '%', repeat('x', 20000000); end $$"
+    call = "select * from pmpp.meta(%s, %s, num_workers => 1)"
+    db.execute(call, [there, ["set a.b = 'c'"]])
+    before = memory(db)
+    db.execute(call, [there, ["set a.b = 'c'"] + 10 * [fails]])
+    assert memory(db) - before < 64 * MB
+    kept = "select min(length(message)), max(length(message)) from pmpp.last_run() where status = 'failed'"
+    ((least, most),) = db.execute(kept).fetchall()
+    assert 1000 <= least <= most <= 10_000

@@ -1,4 +1,4 @@
-"""What can be seen of a call while it runs: pmpp.activity, and progress."""
+"""What users see of a call while it runs: pmpp.activity, and pmpp.progress."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, eventually, notices
-
-Connect = Callable[..., psycopg.Connection]
+from helpers import PASSWORD, Connect, NewRole, eventually, notices
 
 LOCK = "select 1 from pg_advisory_xact_lock(42)"
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
@@ -94,7 +92,7 @@ def test_backslashes_in_strings(db: psycopg.Connection, here: str) -> None:
 
 def test_who_may_see_it(
     cluster: Cluster, db: psycopg.Connection, by_network: str, connect: Connect,
-    new_role: Callable[..., str], start: Callable[..., threading.Thread],
+    new_role: NewRole, start: Callable[..., threading.Thread],
 ) -> None:  # fmt: skip
     """The workers of others are not shown, unless pg_stat_activity shows what they do."""
     user, other, watcher, stranger = new_role(), new_role(), new_role(), new_role(member=False)

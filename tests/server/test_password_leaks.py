@@ -1,4 +1,4 @@
-"""No statement of pmpp that PostgreSQL logs or counts contains a connection string."""
+"""No password shows: in logged statements, views, the server's log, internal functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG, TRUST
+from helpers import PASSWORD, PG_CONFIG, SESSION_USER, TRUST, answer
+from psycopg import sql
 
 SETTINGS = {
     "shared_preload_libraries": "auto_explain,pg_stat_statements",
@@ -93,3 +94,72 @@ def test_statements(server: Cluster, caller: psycopg.Connection, call: str) -> N
     assert counted
     texts = [*log.splitlines(), *(query for (query,) in counted)]
     assert [text for text in texts if PASSWORD in text] == []
+
+
+@pytest.fixture
+def public_mapping(db: psycopg.Connection, user: str, shop: str) -> None:
+    """A mapping for PUBLIC with a password that only the superuser may see."""
+    db.execute("grant usage on foreign server shop to public")
+    db.execute(
+        sql.SQL("create user mapping for public server shop options (user {}, password {})").format(
+            user, PASSWORD
+        )
+    )
+
+
+@pytest.mark.usefixtures("public_mapping")
+def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) -> None:
+    """Who connects through a PUBLIC mapping cannot see its password."""
+    assert answer(session, SESSION_USER, "shop") is not None
+    ((options,),) = session.execute("select umoptions from pg_user_mappings").fetchall()
+    assert options is None
+    with pytest.raises(psycopg.Error) as raised:
+        session.execute("select * from pmpp.distribute(null::int, 'shop', array['select nosuch'])")
+    assert PASSWORD not in f"{raised.value} {raised.value.diag.context}"
+
+
+@pytest.mark.usefixtures("public_mapping")
+@pytest.mark.parametrize(
+    ("call", "sqlstate"),
+    [
+        ("select pmpp._read_user_mapping()", "42501"),
+        ("select pmpp._failure(null, ('22012', 'm', '', '', '', '', '', '', ''))", None),
+        ("select pmpp._load()", None),
+        ("select pmpp.detect_cpus()", "42501"),
+        ("select pmpp._raise(null, ('22012', 'm', 'd', 'h', '', '', '', '', ''))", "22012"),
+        ("select pmpp._handed_json(0)", "42501"),
+        ("select pmpp._read_json(0)", "42501"),
+        ("select * from pmpp._rows(0, null, null) as (i int)", "42501"),
+        ("select * from pmpp._columns(0, '{23}', false)", "42501"),
+        ("select * from pmpp._tags(null)", "42501"),
+    ],
+)
+def test_internal_functions_by_hand(
+    session: psycopg.Connection, call: str, sqlstate: str | None
+) -> None:
+    """Internal functions give nothing away when they are called by hand."""
+    assert answer(session, SESSION_USER, "shop") is not None
+    try:
+        result = str(session.execute(call).fetchall())
+    except psycopg.Error as ex:
+        assert ex.sqlstate == sqlstate
+        result = str(ex)
+    else:
+        assert sqlstate is None
+    assert PASSWORD not in result
+
+
+@pytest.mark.usefixtures("public_mapping")
+def test_log_and_activity_show_no_password(
+    cluster: object, db: psycopg.Connection, session: psycopg.Connection
+) -> None:
+    """Neither the server's log nor pg_stat_activity tells the password of a mapping."""
+    query = "select string_agg(query || application_name, ' ') from pg_stat_activity"
+    ((seen,),) = session.execute(
+        "select * from pmpp.distribute(null::text, 'shop', array[%s])", [query]
+    ).fetchall()
+    with pytest.raises(psycopg.Error):
+        session.execute("select * from pmpp.distribute(null::text, 'shop', array['select 1/0'])")
+    assert PASSWORD not in str(seen)
+    log = cluster.read_log()  # type: ignore[attr-defined]
+    assert PASSWORD not in log.replace(f"password '{PASSWORD}'", "")

@@ -1,13 +1,13 @@
-"""Whose privileges the extension starts with, whatever was there before it."""
+"""Who has which privileges on the objects of the extension, whatever was there before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import notices
+from helpers import PASSWORD, SESSION_USER, Connect, NewRole, answer, notices
 from psycopg import sql
 
 
@@ -47,7 +47,7 @@ GRANTED = """
 """
 
 
-def test_default_privileges(empty: psycopg.Connection, new_role: Callable[..., str]) -> None:
+def test_default_privileges(empty: psycopg.Connection, new_role: NewRole) -> None:
     """Default privileges of whoever installs the extension give nobody anything in it."""
     stranger = new_role(member=False)
     for kind in ("schemas", "functions", "tables", "types"):
@@ -74,7 +74,7 @@ def test_default_privileges_that_take(empty: psycopg.Connection) -> None:
     assert row == (True,)
 
 
-def test_role_that_exists(empty: psycopg.Connection, new_role: Callable[..., str]) -> None:
+def test_role_that_exists(empty: psycopg.Connection, new_role: NewRole) -> None:
     """A warning says who has the role pmpp already, and that it can log in."""
     member, admin = new_role(), new_role(member=False)
     empty.execute(sql.SQL("grant pmpp to {} with admin option").format(sql.Identifier(admin)))
@@ -90,3 +90,27 @@ def test_role_that_exists(empty: psycopg.Connection, new_role: Callable[..., str
     assert f'"{admin}" (with ADMIN OPTION)' in str(detail)
     assert "has LOGIN" in str(detail)
     assert "REVOKE pmpp" in str(hint)
+
+
+def test_plain_users_may_not_call(connect: Connect, new_role: NewRole, by_network: str) -> None:
+    """Who is no member of the role pmpp has no access to the functions."""
+    outsider = connect(user=new_role(member=False))
+    assert answer(outsider, SESSION_USER, f"{by_network} password={PASSWORD}") == "42501"
+
+
+def test_internal_functions_are_closed_to_plain_users(
+    db: psycopg.Connection, connect: Connect, new_role: NewRole
+) -> None:
+    """Who is no member of pmpp can call none of its functions."""
+    outsider = connect(user=new_role(member=False))
+    functions = db.execute(
+        "select oid from pg_proc where pronamespace = 'pmpp'::regnamespace"
+    ).fetchall()
+    assert functions
+    may = (
+        "select has_schema_privilege('pmpp', 'usage') or has_function_privilege(%s::oid, 'execute')"
+    )
+    for (function,) in functions:
+        assert outsider.execute(may, [function]).fetchall() == [(False,)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        outsider.execute("select pmpp._read_user_mapping()")

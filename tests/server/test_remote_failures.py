@@ -1,4 +1,4 @@
-"""Remotes and networks that fail: one clear error, and nothing is left."""
+"""Remote servers and networks that fail: one clear error, and nothing is left."""
 
 from __future__ import annotations
 

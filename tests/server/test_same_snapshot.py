@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import CITUS, PASSWORD
+from helpers import CITUS, PASSWORD, Connect, NewRole
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -45,7 +45,7 @@ LOOK = ["select amount from giver", "select wait_for_a_move()", "select amount f
 
 
 @pytest.fixture
-def moving(db: psycopg.Connection, connect: Callable[..., psycopg.Connection]) -> Iterator[None]:
+def moving(db: psycopg.Connection, connect: Connect) -> Iterator[None]:
     """The accounts, and somebody who moves something all the time."""
     db.execute(ACCOUNTS)
     conn = connect()
@@ -154,8 +154,8 @@ def assert_refused(conn: psycopg.Connection) -> None:
 def test_citus(
     db: psycopg.Connection,
     here: str,
-    new_role: Callable[..., str],
-    connect: Callable[..., psycopg.Connection],
+    new_role: NewRole,
+    connect: Connect,
 ) -> None:
     """Citus reads with snapshots of several servers once it has a table, whoever hides its names."""
     db.execute(CITUS)

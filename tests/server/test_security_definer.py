@@ -1,19 +1,15 @@
-"""What the session of its caller changes in the calls of a SECURITY DEFINER function."""
+"""Calls in SECURITY DEFINER functions: whose rights count, and what a caller's session changes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import psycopg
 import pytest
-from helpers import notices
+from helpers import PASSWORD, SESSION_USER, Connect, NewRole, answer, notices
 from installation import TOP
 from pmpp.core.settings import HINTS
 from psycopg import errors, sql
-
-Connect = Callable[..., psycopg.Connection]
-NewRole = Callable[..., str]
 
 DEFINER = """
     create function pinned() returns setof bigint language plpgsql security definer
@@ -161,3 +157,34 @@ def test_session(db: psycopg.Connection, connect: Connect, new_role: NewRole, he
     with connect(user=caller.info.user) as fresh:  # where nothing is prepared yet
         fresh.execute(HOSTILE)
         assert fresh.execute(run, [here]).fetchall() == wanted
+
+
+def test_current_user_counts(db: psycopg.Connection, here: str, user: str, by_network: str) -> None:
+    """After SET ROLE and inside SECURITY DEFINER functions it is the current user who asks."""
+    db.execute(
+        """
+        create function as_superuser(connection text) returns text language sql security definer
+        as $$ select * from pmpp.distribute(null::text, connection, array['select session_user']) $$
+        """
+    )
+    db.execute(sql.SQL("set role {}").format(sql.Identifier(user)))
+    assert answer(db, SESSION_USER, here) == "2F003"
+    assert answer(db, SESSION_USER, f"{by_network} password={PASSWORD}") == user
+    assert db.execute("select as_superuser(%s)", [here]).fetchall() == [("postgres",)]
+
+
+def test_definer_of_lower_rights(
+    db: psycopg.Connection, connect: Connect, new_role: NewRole, here: str
+) -> None:
+    """A superuser who runs a function of an ordinary user lends it no rights."""
+    owner = new_role()
+    db.execute("grant create on schema public to public")
+    connect(user=owner).execute(
+        """
+        create function trap(connection text) returns text language sql security definer
+        as $$ select * from pmpp.distribute(null::text, connection, array['select session_user']) $$
+        """
+    )
+    with pytest.raises(psycopg.Error) as raised:
+        db.execute("select trap(%s)", [here])
+    assert raised.value.sqlstate == "2F003"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psycopg
 import pytest
 from cluster import Cluster
@@ -36,17 +34,6 @@ def test_another_version_is_loaded(
     )
     assert f"{path}/__init__.py" in str(raised.value.diag.message_detail)
     assert raised.value.diag.message_hint == "Start a new session."
-
-
-def test_libpq_of_the_system(db: psycopg.Connection, here: str) -> None:
-    """In the server process there is one libpq, the system's."""
-    db.execute(RUN, [here])
-    db.execute("create extension dblink")
-    db.execute("select * from dblink(%s, 'select 1') as (i int)", [here])
-    ((pid,),) = db.execute("select pg_backend_pid()").fetchall()
-    maps = Path(f"/proc/{pid}/maps").read_text()
-    libraries = {line.split()[-1] for line in maps.splitlines() if "libpq" in line.split("/")[-1]}
-    assert len({Path(library).name for library in libraries if "libpq.so" in library}) == 1
 
 
 def test_plans_survive_changes(db: psycopg.Connection, here: str) -> None:

@@ -1,4 +1,4 @@
-"""What pmpp itself sends to a remote server executes nothing of those who own a database there."""
+"""pmpp's own statements execute nothing that the owner of a remote database has made."""
 
 from __future__ import annotations
 
