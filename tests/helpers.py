@@ -15,9 +15,10 @@ from cluster import Cluster
 from installation import default_pg_config
 from psycopg import sql
 
-# What the fixtures `connect` and `new_role` are.
+# What the fixtures `connect`, `new_role` and `new_server` are.
 Connect = Callable[..., psycopg.Connection]
 NewRole = Callable[..., str]
+NewServer = Callable[..., str]
 
 PG_CONFIG = default_pg_config()
 
@@ -26,6 +27,30 @@ TRUST = "host all all 127.0.0.1/32 trust"
 
 # The password of every role that tests create; it must never show.
 PASSWORD = "s3cret-Passw0rd"
+
+# A query that lasts longer than any test.
+SLEEP = "select 1 from pg_sleep(100)"
+
+# With these functions, queries meet: meet(n) waits until n queries have called it, and
+# wait_for_arrivals(n) does so without being counted. Both return how many workers are active then,
+# and give up after a minute, so that a test fails instead of waiting for ever.
+MEET = """
+    create sequence arrivals;
+    create function wait_for_arrivals(wanted int) returns int language plpgsql as $$
+    begin
+        for i in 1..3000 loop
+            exit when (select last_value from arrivals where is_called) >= wanted;
+            perform pg_sleep(0.02);
+        end loop;
+        return count(*) from pg_stat_activity
+         where application_name ~ '^pmpp ' and state = 'active';
+    end $$;
+    create function meet(wanted int) returns int language plpgsql as $$
+    begin
+        perform nextval('arrivals');
+        return wait_for_arrivals(wanted);
+    end $$
+"""
 
 # A call that returns as whom it has connected.
 SESSION_USER = "select * from pmpp.distribute(null::text, %s, array['select session_user'])"
@@ -38,6 +63,18 @@ CITUS = """
     insert into pg_extension
     select 99999, 'citus', extowner, extnamespace, false, '12.1-1' from pg_extension where extname = 'pmpp'
 """
+
+
+def tcp(port: int) -> str:
+    """Return a connection string for a server of this machine that trusts postgres."""
+    return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
+
+
+def create_pmpp(cluster: Cluster, *others: str, dbname: str = "postgres") -> None:
+    """Create the extension, and others, in a database of a server."""
+    with psycopg.connect(cluster.superuser(dbname), autocommit=True) as conn:
+        for name in ("pmpp", *others):
+            conn.execute(f"create extension {name} cascade")
 
 
 def open_terminal() -> tuple[int, int]:
@@ -70,12 +107,19 @@ def eventually(cluster: Cluster, condition: str, *, dbname: str = "postgres") ->
         wait_until(lambda: conn.execute(query).fetchall() == [(True,)], condition)
 
 
+# The workers of all sessions, for conditions that begin with "exists".
+WORKERS = "select from pg_stat_activity where application_name ~ '^pmpp '"
+
+
+def workers_of(pid: int) -> str:
+    """Return the query that finds the workers of a session."""
+    return f"select from pg_stat_activity where application_name ~ '^pmpp {pid} '"
+
+
 def running(conn: psycopg.Connection, query: str) -> str:
     """Return the condition that a worker of a session runs a query, for `eventually`."""
-    return (
-        "exists (select from pg_stat_activity where state = 'active'"
-        f" and application_name ~ '^pmpp {conn.info.backend_pid} ' and query = {sql.quote(query)})"
-    )
+    workers = workers_of(conn.info.backend_pid)
+    return f"exists ({workers} and state = 'active' and query = {sql.quote(query)})"
 
 
 def cancel_once(

@@ -24,7 +24,7 @@ run-tests: checkver unit $(if $(QUICK),,lint) ## the part of test after the inst
 	build/venv/bin/pytest $(NOT_SLOW) tests/packaging
 	$(if $(QUICK),,$(MAKE) run-other-tests)
 
-run-other-tests: build/remotes.done ## the part of run-tests with remote servers of other kinds, and the Debian package
+run-other-tests: build/other-servers.done ## the part of run-tests with remote servers of other kinds, and the Debian package
 	build/venv/bin/pytest tests/reach
 	if test -e /usr/lib/postgresql/$(MAJORVERSION)/bin/pg_config && command -v dpkg >/dev/null; then $(MAKE) deb; fi
 
@@ -128,11 +128,11 @@ build/bench.done: bench/requirements.txt build/venv.done
 
 # Servers of other versions and kinds, for tests/reach. Their own script restores the symbolic links
 # that npm cannot carry.
-build/remotes.done: tests/reach/package.json tests/reach/package-lock.json build/venv.done
-	mkdir -p build/remotes
-	cp $(filter %.json,$^) build/remotes
-	PATH="$(CURDIR)/build/venv/bin:$$PATH" npm ci --prefix build/remotes --legacy-peer-deps --ignore-scripts --no-audit --no-fund
-	for server in build/remotes/node_modules/postgres-*; do \
+build/other-servers.done: tests/reach/package.json tests/reach/package-lock.json build/venv.done
+	mkdir -p build/other-servers
+	cp $(filter %.json,$^) build/other-servers
+	PATH="$(CURDIR)/build/venv/bin:$$PATH" npm ci --prefix build/other-servers --legacy-peer-deps --ignore-scripts --no-audit --no-fund
+	for server in build/other-servers/node_modules/postgres-*; do \
 	    (cd $$server && '$(CURDIR)/build/venv/bin/node' scripts/hydrate-symlinks.js) || exit 1; \
 	done
 	touch $@

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import eventually, wait_until
+from helpers import eventually, wait_until, workers_of
 from pmpp.core.interrupts import Interrupts
 from pmpp.core.limits import Limits
 from pmpp.core.literals import as_rows
@@ -102,9 +102,7 @@ def test_consumer_stops(here: str, cluster: Cluster) -> None:
     run = engine({"connection": here, "queries": queries, "num_workers": 2}).run()
     next(run)
     run.close()
-    eventually(
-        cluster, "not exists (select from pg_stat_activity where application_name ~ '^pmpp 42 ')"
-    )
+    eventually(cluster, f"not exists ({workers_of(42)})")
 
 
 def test_interrupt(here: str, cluster: Cluster) -> None:
@@ -122,9 +120,7 @@ def test_interrupt(here: str, cluster: Cluster) -> None:
     with pytest.raises(Interrupted):
         rows(run)
     assert time.monotonic() < deadline + 10  # and not after 100 s
-    eventually(
-        cluster, "not exists (select from pg_stat_activity where application_name ~ '^pmpp 42 ')"
-    )
+    eventually(cluster, f"not exists ({workers_of(42)})")
 
 
 def test_cancel_request_reaches_the_server(here: str, db: psycopg.Connection) -> None:

@@ -14,7 +14,7 @@ from cluster import Cluster
 from helpers import PASSWORD, PG_CONFIG, NewRole, assert_log_is_clean, eventually
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
-from remotes import certificates, shared_directory
+from server_files import certificates, shared_directory
 
 CALL = "select t from pmpp.distribute(null::text, %s, array[%s], num_workers => 1) t"
 IN_USE = "select ssl::text || ' ' || version from pg_stat_ssl where pid = pg_backend_pid()"
@@ -52,13 +52,7 @@ def secure() -> Iterator[Secure]:
     """A server that wants TLS and SCRAM, on IPv4 and IPv6."""
     _assert_ipv6()
     with shared_directory() as files:
-        certificates(files)
-        settings = {
-            "listen_addresses": "127.0.0.1,127.0.0.2,::1",
-            "ssl": "on",
-            "ssl_cert_file": str(files / "server.crt"),
-            "ssl_key_file": str(files / "server.key"),
-        }
+        settings = {"listen_addresses": "127.0.0.1,127.0.0.2,::1", **certificates(files)}
         with Cluster(PG_CONFIG, settings=settings, hba=HBA) as cluster:
             with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
                 conn.execute(sql.SQL("alter role postgres password {}").format(PASSWORD))

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, TRUST, eventually, wait_until
+from helpers import PG_CONFIG, TRUST, create_pmpp, eventually, wait_until
 from name_server import NameServer, name_server
 from psycopg import errors
 from psycopg.types.json import Jsonb
@@ -63,8 +63,7 @@ def place() -> Iterator[Place]:
             entering=names.entering,
         ) as server,
     ):
-        with psycopg.connect(server.superuser(), autocommit=True) as conn:
-            conn.execute("create extension pmpp cascade")
+        create_pmpp(server)
         yield Place(server, names)
 
 

@@ -9,14 +9,13 @@ from contextlib import closing
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, eventually
+from helpers import PASSWORD, SLEEP, eventually
+from other_servers import pgbouncer
 from psycopg import errors
 from psycopg.conninfo import make_conninfo
-from remotes import pgbouncer
 
 CALL = "select n from pmpp.distribute(null::int, %s, %s, num_workers => %s) n order by n"
 POOL_SIZE = 4
-SLEEP = "select 1 from pg_sleep(100)"
 SOMEBODY_SLEEPS = (
     f"exists (select from pg_stat_activity where query = '{SLEEP}' and state = 'active')"
 )

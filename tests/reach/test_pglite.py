@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from helpers import notices
+from helpers import notices, tcp
+from other_servers import pglite
 from psycopg import errors
-from remotes import pglite
 
 CALL = "select n from pmpp.distribute(null::int, %s, %s, num_workers => %s, result_format => %s) n order by n"
 
@@ -23,7 +23,7 @@ def port() -> Iterator[int]:
 @pytest.fixture
 def there(port: int) -> str:
     """A connection string for it."""
-    return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
+    return tcp(port)
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -13,7 +13,7 @@ from typing import NoReturn
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, eventually
+from helpers import PG_CONFIG, create_pmpp, eventually
 from psycopg import errors, sql
 
 CALL = "select * from pmpp.distribute(null::text, %s, %s, num_workers => %s)"
@@ -104,8 +104,7 @@ def network() -> Iterator[Network]:
             )
             for name, address in zip(names, ADDRESSES, strict=True)
         )
-        with psycopg.connect(caller.superuser(), autocommit=True) as conn:
-            conn.execute("create extension pmpp cascade")
+        create_pmpp(caller)
         yield Network(names, caller, remote)
 
 

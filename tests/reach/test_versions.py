@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import eventually, notices
+from helpers import SLEEP, eventually, notices, tcp, workers_of
+from other_servers import other_version
 from psycopg import errors, sql
-from remotes import other_version
 
 # The oldest shortens floats unless told otherwise, and does not notice when its client is gone.
 PACKAGES = json.loads(Path(__file__).with_name("package.json").read_text())["dependencies"]
@@ -73,7 +73,7 @@ def other(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 @pytest.fixture
 def there(other: Cluster) -> str:
     """A connection string for it."""
-    return f"host=127.0.0.1 port={other.port} user=postgres dbname=postgres"
+    return tcp(other.port)
 
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
@@ -146,11 +146,9 @@ def test_cancel(caller: psycopg.Connection, other: Cluster, there: str) -> None:
     """What a cancelled call has started ends at once."""
     caller.execute("set statement_timeout to '500ms'")
     with pytest.raises(errors.QueryCanceled):
-        caller.execute(CALL, [there, ["select 1 from pg_sleep(100)"] * 3, 3])
-    eventually(
-        other,
-        "not exists (select from pg_stat_activity where query like '%pg_sleep(100)' and pid <> pg_backend_pid())",
-    )
+        caller.execute(CALL, [there, [SLEEP] * 3, 3])
+    workers = workers_of(caller.info.backend_pid)
+    eventually(other, f"not exists ({workers} and query = {sql.quote(SLEEP)})")
     caller.execute("reset statement_timeout")
     assert caller.execute(CALL, [there, ["select 1"], 1]).fetchall() == [(1,)]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, TRUST, Connect, NewRole, assert_log_is_clean
+from helpers import PG_CONFIG, TRUST, Connect, NewRole, NewServer, assert_log_is_clean, tcp
 from psycopg import sql
 
 
@@ -30,7 +30,7 @@ def remote() -> Iterator[Cluster]:
 @pytest.fixture
 def there(remote: Cluster) -> str:
     """A connection string for the remote server, by TCP."""
-    return f"host=127.0.0.1 port={remote.port} user=postgres dbname=postgres"
+    return tcp(remote.port)
 
 
 @pytest.fixture
@@ -57,12 +57,23 @@ def session(connect: Connect, user: str) -> psycopg.Connection:
 
 
 @pytest.fixture
-def shop(db: psycopg.Connection, cluster: Cluster) -> str:
+def new_server(cluster: Cluster, db: psycopg.Connection) -> NewServer:
+    """Create a foreign server without a user mapping, which leads back to the test's database."""
+
+    def new_server(name: str, host: str = cluster.host) -> str:
+        db.execute("create extension if not exists postgres_fdw")
+        db.execute(
+            sql.SQL(
+                "create server {} foreign data wrapper postgres_fdw"
+                " options (host {}, port {}, dbname {})"
+            ).format(sql.Identifier(name), host, str(cluster.port), db.info.dbname)
+        )
+        return name
+
+    return new_server
+
+
+@pytest.fixture
+def shop(new_server: NewServer) -> str:
     """A foreign server that leads back by TCP, which nobody may use yet."""
-    db.execute("create extension postgres_fdw")
-    db.execute(
-        sql.SQL("create server shop foreign data wrapper postgres_fdw "
-                "options (host '127.0.0.1', port {}, dbname {})").format(
-            str(cluster.port), db.info.dbname)
-    )  # fmt: skip
-    return "shop"
+    return new_server("shop", "127.0.0.1")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
 from cluster import Cluster
 from helpers import PASSWORD, PG_CONFIG, SESSION_USER, answer, assert_log_is_clean
 from psycopg import sql
+from server_files import certificates, password_file, shared_directory
 
 # Who comes with a client certificate is "admin"; who comes by the socket is trusted.
 HBA = [
@@ -22,52 +19,25 @@ HBA = [
 ]
 
 
-def certificates(directory: Path) -> None:
-    """Make an authority, and certificates for the server and for the role admin."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", "/CN=authority",
-            "-keyout", "ca.key", "-out", "ca.crt")  # fmt: skip
-    for name, subject in [("server", "127.0.0.1"), ("client", "admin")]:
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={subject}",
-                "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key",
-                "-days", "9", "-out", f"{name}.crt")  # fmt: skip
-    (directory / "pgpass").write_text(f"*:*:*:*:{PASSWORD}\n")
-    (directory / "services").write_text("[wait]\nuser=postgres\n")
-    for file in directory.iterdir():
-        file.chmod(0o600)
-        if os.getuid() == 0:
-            shutil.chown(file, "postgres")
-
-
 @pytest.fixture(scope="module")
-def tempting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def tempting() -> Iterator[Cluster]:
     """A server in whose environment lie a password, a password file, a service and a certificate."""
-    files = tmp_path_factory.mktemp("credentials")
-    certificates(files)
-    for parent in [files, *files.parents[:2]]:
-        parent.chmod(0o755)
-    environment = {
-        "PGPASSWORD": PASSWORD,
-        "PGPASSFILE": str(files / "pgpass"),
-        "PGSERVICEFILE": str(files / "services"),
-        "PGSSLCERT": str(files / "client.crt"),
-        "PGSSLKEY": str(files / "client.key"),
-    }
-    ssl = {
-        "ssl": "on",
-        "ssl_ca_file": str(files / "ca.crt"),
-        "ssl_cert_file": str(files / "server.crt"),
-        "ssl_key_file": str(files / "server.key"),
-    }
-    with Cluster(PG_CONFIG, settings=ssl, hba=HBA, environment=environment) as cluster:
-        with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
-            _prepare(conn, cluster)
-        yield cluster
-        assert_log_is_clean(cluster)
+    with shared_directory() as files:
+        services = files / "services"
+        services.write_text("[wait]\nuser=postgres\n")
+        settings = {**certificates(files), "ssl_ca_file": str(files / "authority.crt")}
+        environment = {
+            "PGPASSWORD": PASSWORD,
+            "PGPASSFILE": str(password_file(files)),
+            "PGSERVICEFILE": str(services),
+            "PGSSLCERT": str(files / "client.crt"),
+            "PGSSLKEY": str(files / "client.key"),
+        }
+        with Cluster(PG_CONFIG, settings=settings, hba=HBA, environment=environment) as cluster:
+            with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+                _prepare(conn, cluster)
+            yield cluster
+            assert_log_is_clean(cluster)
 
 
 def _prepare(conn: psycopg.Connection, cluster: Cluster) -> None:

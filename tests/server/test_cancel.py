@@ -17,7 +17,17 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Fault, Forwarder
-from helpers import PG_CONFIG, Connect, descriptors, eventually, open_terminal, wait_until
+from helpers import (
+    PG_CONFIG,
+    SLEEP,
+    WORKERS,
+    Connect,
+    descriptors,
+    eventually,
+    open_terminal,
+    wait_until,
+    workers_of,
+)
 from psycopg import sql
 
 # Seconds within which a call must end, on a machine however busy. What waits here would wait for
@@ -61,7 +71,6 @@ def call(
     request: pytest.FixtureRequest, form: str, workers: int, remote: Cluster, there: str
 ) -> Iterator[Call]:
     """A call that waits in one of the places where a call can wait."""
-    sleep = "select 1 from pg_sleep(100)"
     rows = "select generate_series(1, 100000000)"
     # More than the network buffers. PL/Python takes a second to read 200 MB of queries.
     long = "x" * (8_000_000 if workers == 1 else 1_500_000)
@@ -69,8 +78,8 @@ def call(
         "connecting": ("mute", 0, "select 1", None, workers),
         "authentication": ("stall", 5, "select 1", None, workers),
         "cpus": ("none", 0, "select 1", None, None),
-        "setup": ("none", 0, "select 1", [sleep], workers),
-        "query": ("none", 0, sleep, None, workers),
+        "setup": ("none", 0, "select 1", [SLEEP], workers),
+        "query": ("none", 0, SLEEP, None, workers),
         "half_result": ("stall", 100_000, rows, None, workers),
         "sending": ("deaf", 10_000, f"select /*{long}*/ 1", None, workers),
     }
@@ -127,11 +136,7 @@ def assert_nothing_is_left(db: psycopg.Connection, remote: Cluster, before: list
     """The connections are closed, the remote is idle, and the next call is right."""
     pid = db.info.backend_pid
     assert descriptors(pid) == before
-    eventually(
-        remote,
-        "not exists (select from pg_stat_activity"
-        f" where application_name ~ '^pmpp {pid} ' and state = 'active')",
-    )
+    eventually(remote, f"not exists ({workers_of(pid)} and state = 'active')")
     rows = db.execute(
         "select * from pmpp.distribute(null::int, %s, array['select 1', 'select 2'])",
         [remote.superuser()],
@@ -195,7 +200,7 @@ def test_deaf_remote(db: psycopg.Connection, remote: Cluster, there: str) -> Non
     assert time.monotonic() - started < LIMIT
     db.execute("reset statement_timeout")
     db.execute("select * from pmpp.meta(%s, %s)", [
-        there, ["select pg_terminate_backend(pid), '' from pg_stat_activity where application_name ~ 'pmpp' and pid <> pg_backend_pid()"]
+        there, ["select pg_terminate_backend(pid), '' from pg_stat_activity where application_name ~ '^pmpp ' and pid <> pg_backend_pid()"]
     ])  # fmt: skip
 
 
@@ -203,23 +208,22 @@ def test_deaf_remote(db: psycopg.Connection, remote: Cluster, there: str) -> Non
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_caller_dies(remote: Cluster, there: str, number: signal.Signals) -> None:
     """When the caller's process is terminated or killed, the remotes end their work."""
-    call = "select * from pmpp.distribute(null::int, %s, array['select 1 from pg_sleep(100)'])"
+    call = "select * from pmpp.distribute(null::int, %s, array[%s])"
     with Cluster(PG_CONFIG) as cluster:
         db = psycopg.connect(cluster.superuser(), autocommit=True)
         db.execute("create extension pmpp cascade")
         pid = db.info.backend_pid
-        working = f"exists (select from pg_stat_activity where application_name ~ '^pmpp {pid} ')"
 
         def die() -> None:
-            eventually(remote, working)
+            eventually(remote, f"exists ({workers_of(pid)})")
             os.kill(pid, number)
 
         thread = threading.Thread(target=die)
         thread.start()
         with pytest.raises(psycopg.OperationalError):
-            db.execute(call, [there])
+            db.execute(call, [there, SLEEP])
         thread.join()
-        eventually(remote, f"not {working}")
+        eventually(remote, f"not exists ({workers_of(pid)})")
 
 
 @pytest.mark.parametrize("form", ["polymorphic"], indirect=True)
@@ -240,8 +244,7 @@ def test_interrupt_key_in_psql(here: str, call: Call, remote: Cluster, tmp_path:
     psql.wait()
     os.close(master)
     assert b"ERROR:  canceling statement due to user request" in output
-    active = "select from pg_stat_activity where application_name ~ '^pmpp' and state = 'active'"
-    eventually(remote, f"not exists ({active})")
+    eventually(remote, f"not exists ({WORKERS} and state = 'active')")
 
 
 def _read(terminal: int, until: bytes) -> bytes:
@@ -271,13 +274,16 @@ def test_client_goes_away(
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     name = db.info.dbname
-    worker = f"from pg_stat_activity where datname = '{name}' and application_name like 'pmpp %'"
-    caller = f"from pg_stat_activity where datname = '{name}' and application_name = 'client'"
-    eventually(cluster, f"exists (select {worker} and wait_event_type = 'Lock')")
+    worker = f"{WORKERS} and datname = '{name}'"
+    caller = (
+        f"select from pg_stat_activity where datname = '{name}' and application_name = 'client'"
+    )
+    gone = f"not exists ({caller}) and not exists ({worker})"
+    eventually(cluster, f"exists ({worker} and wait_event_type = 'Lock')")
     client.kill()
     client.wait()
     if not written:
-        eventually(cluster, f"not exists (select {caller}) and not exists (select {worker})")
+        eventually(cluster, gone)
     db.execute("select pg_advisory_unlock(1)")
-    eventually(cluster, f"not exists (select {caller}) and not exists (select {worker})")
+    eventually(cluster, gone)
     assert db.execute("select count(*) from note").fetchall() == [(written,)]

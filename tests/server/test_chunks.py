@@ -11,8 +11,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from cluster import Cluster
-from helpers import CITUS, PASSWORD, Connect, NewRole
+from helpers import CITUS, PASSWORD, Connect, NewRole, NewServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -329,21 +328,18 @@ def test_large_table_without_statistics(db: psycopg.Connection) -> None:
     assert all(1000 < len(db.execute(query.encode()).fetchall()) < 2000 for query in queries)
 
 
-def make_loopback(db: psycopg.Connection, cluster: Cluster) -> None:
-    """Make a foreign server that leads back to this database."""
-    db.execute("create extension postgres_fdw")
-    db.execute(
-        "create server loopback foreign data wrapper postgres_fdw"
-        f" options (host '{cluster.host}', port '{cluster.port}', dbname '{db.info.dbname}')".encode()
-    )
-    db.execute("create user mapping for current_user server loopback")
+@pytest.fixture
+def loopback(db: psycopg.Connection, new_server: NewServer) -> str:
+    """A foreign server that leads back to this database."""
+    db.execute("create user mapping for current_user server " + new_server("loopback"))
+    return "loopback"
 
 
-def test_foreign_partition_without_statistics(db: psycopg.Connection, cluster: Cluster) -> None:
+@pytest.mark.usefixtures("loopback")
+def test_foreign_partition_without_statistics(db: psycopg.Connection) -> None:
     """Rows of a foreign partition, of which PostgreSQL takes no sample, count as others do."""
     db.execute("create table away (id int, filler text)")
     db.execute("insert into away select generate_series(1, 2500)")
-    make_loopback(db, cluster)
     db.execute("create table mixed (id int, filler text) partition by range (id)")
     db.execute("create foreign table mixed1 partition of mixed for values from (1) to (2501)"
                " server loopback options (table_name 'away')")  # fmt: skip
@@ -355,11 +351,11 @@ def test_foreign_partition_without_statistics(db: psycopg.Connection, cluster: C
     assert all(1250 < len(db.execute(query.encode()).fetchall()) < 2500 for query in queries)
 
 
-def test_sample_of_a_foreign_table(db: psycopg.Connection, cluster: Cluster) -> None:
+@pytest.mark.usefixtures("loopback")
+def test_sample_of_a_foreign_table(db: psycopg.Connection) -> None:
     """More rows than by_key sorts, nulls and values outside of the sample among them, are there once."""
     db.execute("create table away (id int, k int)")
     db.execute("insert into away select i, nullif(i, 77) from generate_series(1, 50000) i")
-    make_loopback(db, cluster)
     db.execute("create foreign table far (id int, k int) server loopback"
                " options (table_name 'away', fetch_size '10000')")  # fmt: skip
     db.execute("create view seen as select * from far")

@@ -10,24 +10,10 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, Connect, NewRole, notices
+from helpers import MEET, PG_CONFIG, Connect, NewRole, NewServer, create_pmpp, notices
 from psycopg.types.json import Jsonb
 
 LIMIT = "insert into pmpp.connection_limit values (%s, %s)"
-
-# A query that waits until as many have started as it wants to meet, then counts the workers.
-MEET = """
-    create sequence arrivals;
-    create function meet(wanted int) returns int language plpgsql as $$
-    begin
-        perform nextval('arrivals');
-        while (select last_value from arrivals) < wanted loop
-            perform pg_sleep(0.001);
-        end loop;
-        return count(*) from pg_stat_activity
-         where application_name ~ '^pmpp ' and state = 'active';
-    end $$
-"""
 
 
 @pytest.fixture
@@ -59,16 +45,11 @@ def test_host(db: psycopg.Connection, socket: str, here: str) -> None:
     assert most(db, 1, *[{"connection": here}] * 5) == (30, 1)
 
 
-def test_server(db: psycopg.Connection, cluster: Cluster, socket: str, here: str) -> None:
+def test_server(db: psycopg.Connection, new_server: NewServer, socket: str) -> None:
     """A foreign server has a limit by its name, and besides that of its host."""
-    db.execute("create extension postgres_fdw")
     for name in ("one", "Two"):
         db.execute(
-            f"""
-            create server "{name}" foreign data wrapper postgres_fdw
-                options (host '{socket}', port '{cluster.port}', dbname '{db.info.dbname}');
-            create user mapping for postgres server "{name}" options (user 'postgres')
-            """
+            f"create user mapping for postgres server \"{new_server(name)}\" options (user 'postgres')"
         )
     db.execute(LIMIT, ["Two", 1])
     assert most(db, 1, {"connection": "Two"}) == (6, 1)
@@ -91,17 +72,15 @@ def test_everywhere(db: psycopg.Connection, cluster: Cluster, socket: str, here:
 
 
 def test_list_of_what_is_allowed(
-    db: psycopg.Connection, cluster: Cluster, here: str, new_role: NewRole
+    db: psycopg.Connection, cluster: Cluster, here: str, new_role: NewRole, new_server: NewServer
 ) -> None:
     """With 0 under * calls connect to what is listed, whatever is made and written to evade it."""
-    db.execute("create extension postgres_fdw")
-    server = "create server {} foreign data wrapper postgres_fdw options (host '{}', port '{}', dbname '{}')"
-    mapping = "create user mapping for public server {} options (user 'postgres')"
+    for name in ("warehouse", "db1", "other"):
+        db.execute(
+            f"create user mapping for public server {new_server(name)} options (user 'postgres')"
+        )
     owner = new_role()
     db.execute(f'grant usage on foreign data wrapper postgres_fdw to "{owner}"')
-    for name, host in (("warehouse", cluster.host), ("db1", cluster.host), ("other", cluster.host)):
-        db.execute(server.format(name, host, cluster.port, db.info.dbname))
-        db.execute(mapping.format(name))
     db.execute(f'alter server db1 owner to "{owner}"')
     for listed, limit in (("*", 0), ("warehouse", 8), ("db1", 8)):
         db.execute(LIMIT, [listed, limit])
@@ -151,7 +130,7 @@ def few_files() -> Iterator[psycopg.Connection]:
         Cluster(PG_CONFIG, settings=settings) as cluster,
         psycopg.connect(cluster.superuser(), autocommit=True) as conn,
     ):
-        conn.execute("create extension pmpp cascade; create extension dblink")
+        create_pmpp(cluster, "dblink")
         conn.execute(MEET)
         yield conn
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG, TRUST
+from helpers import PASSWORD, PG_CONFIG, TRUST, create_pmpp
 from psycopg import errors
-from remotes import shared_directory
+from server_files import shared_directory
 
 CALL = "select * from pmpp.distribute(null::text, %s, array['select current_setting(''data_directory'')'], num_workers => 1)"
 
@@ -37,9 +37,7 @@ def server() -> Iterator[Cluster]:
         services.write_text(SERVICES)
         environment = {**ENVIRONMENT, "PGSERVICEFILE": str(services)}
         with Cluster(PG_CONFIG, hba=[TRUST], environment=environment) as server:
-            with psycopg.connect(server.superuser(), autocommit=True) as conn:
-                conn.execute("create extension pmpp cascade")
-                conn.execute("create extension postgres_fdw")
+            create_pmpp(server, "postgres_fdw")
             yield server
 
 
@@ -126,8 +124,7 @@ def test_without_a_socket(listen: str) -> None:
     settings = {"listen_addresses": listen}
     with Cluster(PG_CONFIG, settings, hba=[TRUST, "host all all ::1/128 trust"],
                  environment={"PGUSER": "postgres"}) as server:  # fmt: skip
-        with psycopg.connect(server.superuser(), autocommit=True) as conn:
-            conn.execute("create extension pmpp cascade")
+        create_pmpp(server)
         with (server.data / "postgresql.conf").open("a") as conf:
             conf.write("unix_socket_directories = ''\n")
         server.control("restart")

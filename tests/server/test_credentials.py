@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
 from cluster import Cluster
 from helpers import PASSWORD, PG_CONFIG, SESSION_USER, answer
 from psycopg import sql
+from server_files import password_file, shared_directory
 
 RUN = "select * from pmpp.distribute(null::text, %s, array['select session_user'])"
 
@@ -219,19 +217,11 @@ def test_password_required_of_another_wrapper(
     assert answer(session, SESSION_USER, "lax") == "2F003"
 
 
-def test_password_file_is_for_superusers(tmp_path: Path) -> None:
+def test_password_file_is_for_superusers() -> None:
     """What libpq finds in the environment of the server lends passwords to superusers alone."""
-    password_file = tmp_path / "pgpass"
-    password_file.write_text(f"*:*:*:*:{PASSWORD}\n")
-    tmp_path.chmod(0o755)
-    password_file.chmod(0o600)
-    if os.getuid() == 0:
-        shutil.chown(password_file, "postgres")
-        for parent in tmp_path.parents[:2]:
-            parent.chmod(0o755)
-    environment = {"PGPASSFILE": str(password_file)}
     with (
-        Cluster(PG_CONFIG, environment=environment) as cluster,
+        shared_directory() as files,
+        Cluster(PG_CONFIG, environment={"PGPASSFILE": str(password_file(files))}) as cluster,
         psycopg.connect(
             host=cluster.host, port=cluster.port, user="postgres", autocommit=True
         ) as db,

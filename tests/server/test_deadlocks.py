@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import PASSWORD, Connect, NewRole, eventually, notices
+from helpers import PASSWORD, WORKERS, Connect, NewRole, eventually, notices
 
 CALL = "select * from pmpp.meta(%s, %s, num_workers => %s, setup_commands => %s)"
 ROW = "update held set n = 1"
@@ -146,7 +146,7 @@ def test_continue(cluster: Cluster, db: psycopg.Connection, here: str) -> None:
     details = sorted(str(detail).partition("\n")[0] for _, _, detail, _ in got)
     assert [detail.rpartition(": ")[2] for detail in details] == queries[1:3]
     # Nothing of them is left to wait, and the transaction of the caller goes on.
-    eventually(cluster, "count(*) = 0 from pg_stat_activity where application_name ~ '^pmpp '")
+    eventually(cluster, f"not exists ({WORKERS})")
     db.execute("commit")
     assert db.execute("select n from held").fetchall() == [(1,)]
 

@@ -9,13 +9,12 @@ from functools import partial
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, Connect, NewRole, cancel_once, notices, running
+from helpers import PASSWORD, SLEEP, Connect, NewRole, cancel_once, notices, running
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
 STATUS = "select query_number, status, sqlstate from pmpp.last_run() order by 1"
-SLEEP = "select 1 from pg_sleep(100)"
 FAIL_AFTER_THE_OTHERS = """
     create or replace function fail_after_the_others() returns int language plpgsql as $$
     begin

@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean, eventually
+from helpers import PASSWORD, PG_CONFIG, assert_log_is_clean, create_pmpp, eventually
 from installation import ask
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
-from remotes import certificates, shared_directory
+from server_files import certificates, shared_directory
 
 # The network is for those who use TLS and SCRAM.
 HBA = ["hostssl all all 127.0.0.1/32 scram-sha-256", "hostnossl all all 127.0.0.1/32 reject"]
@@ -75,35 +75,31 @@ class Secure:
 
 @pytest.fixture(scope="module")
 def secure() -> Iterator[Secure]:
-    with shared_directory() as files:
-        certificates(files)
-        settings = {
-            "ssl": "on",
-            "ssl_cert_file": str(files / "server.crt"),
-            "ssl_key_file": str(files / "server.key"),
+    with (
+        shared_directory() as files,
+        Cluster(PG_CONFIG, settings=certificates(files), hba=HBA) as cluster,
+    ):
+        authority = str(files / "authority.crt")
+        tls: dict[str, Any] = {
+            "sslmode": "verify-full",
+            "sslrootcert": authority,
+            "channel_binding": "require",
         }
-        with Cluster(PG_CONFIG, settings=settings, hba=HBA) as cluster:
-            authority = str(files / "authority.crt")
-            tls: dict[str, Any] = {
-                "sslmode": "verify-full",
-                "sslrootcert": authority,
-                "channel_binding": "require",
-            }
-            network: dict[str, Any] = {
-                "host": "127.0.0.1",
-                "port": cluster.port,
-                "dbname": "postgres",
-            }
-            with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
-                _prepare(conn, {**network, **tls})
-            yield Secure(
-                cluster,
-                make_conninfo(**network, **tls, user="postgres", password=PASSWORD),
-                cluster.superuser(),
-                authority,
-            )
-            assert_no_crash(cluster)
-            assert_log_is_clean(cluster)
+        network: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": cluster.port,
+            "dbname": "postgres",
+        }
+        with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
+            _prepare(conn, {**network, **tls})
+        yield Secure(
+            cluster,
+            make_conninfo(**network, **tls, user="postgres", password=PASSWORD),
+            cluster.superuser(),
+            authority,
+        )
+        assert_no_crash(cluster)
+        assert_log_is_clean(cluster)
 
 
 def _prepare(conn: psycopg.Connection, options: dict[str, object]) -> None:
@@ -236,8 +232,7 @@ def jemalloc() -> str:
 def other_malloc() -> Iterator[Cluster]:
     """A server whose processes use jemalloc."""
     with Cluster(PG_CONFIG, environment={"LD_PRELOAD": jemalloc()}) as cluster:
-        with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
-            conn.execute("create extension pmpp cascade; create extension dblink")
+        create_pmpp(cluster, "dblink")
         yield cluster
         assert_no_crash(cluster)
 

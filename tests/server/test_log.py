@@ -8,10 +8,9 @@ from contextlib import closing
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PG_CONFIG, TRUST, eventually, wait_until
+from helpers import PG_CONFIG, SLEEP, TRUST, create_pmpp, eventually, tcp, wait_until
 
 CALL = "select pmpp.distribute(null::int, $1, array[$2], num_workers => 1)"
-SLEEP = "select 1 from pg_sleep(100)"
 WORKS = f"exists (select from pmpp.activity where query = '{SLEEP}' and state = 'active')"
 
 
@@ -35,8 +34,7 @@ class Log:
 def server() -> Iterator[Cluster]:
     """A server that calls itself, and logs who says what."""
     with Cluster(PG_CONFIG, settings={"log_line_prefix": "%a: "}, hba=[TRUST]) as server:
-        with psycopg.connect(server.superuser(), autocommit=True) as conn:
-            conn.execute("create extension pmpp cascade")
+        create_pmpp(server)
         yield server
 
 
@@ -51,7 +49,7 @@ def caller(server: Cluster) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def start(server: Cluster, caller: psycopg.Connection) -> Callable[[str], tuple[Log, str]]:
     """Send a call of a query; return the log, and the application_name of its worker."""
-    there = f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres"
+    there = tcp(server.port)
 
     def start(query: str) -> tuple[Log, str]:
         log = Log(server)

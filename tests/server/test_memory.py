@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, Connect, descriptors, eventually
+from helpers import PASSWORD, WORKERS, Connect, descriptors, eventually
 from psycopg import sql
 
 MB = 1024 * 1024
@@ -116,7 +116,7 @@ def test_a_thousand_calls(db: psycopg.Connection, remote: Cluster, there: str) -
             after_first_hundred = memory(db)
     assert descriptors(db.info.backend_pid) == before
     assert memory(db) - after_first_hundred < 16 * MB
-    eventually(remote, "not exists (select from pg_stat_activity where application_name ~ '^pmpp')")
+    eventually(remote, f"not exists ({WORKERS})")
 
 
 @pytest.mark.parametrize("on_error", ["stop", "continue"])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, Connect, NewRole, eventually, notices
+from helpers import PASSWORD, WORKERS, Connect, NewRole, eventually, notices
 
 LOCK = "select 1 from pg_advisory_xact_lock(42)"
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => %s)"
@@ -77,7 +77,7 @@ def test_activity(
     pids = {pid for (pid,) in looker.execute("select pid from pmpp.activity")}
     assert len(pids) == 3
     held.release()
-    eventually(cluster, "count(*) = 0 from pg_stat_activity where application_name ~ '^pmpp '")
+    eventually(cluster, f"not exists ({WORKERS})")
     assert looker.execute("select * from pmpp.activity").fetchall() == []
     told = db.execute("select pid from pmpp.last_run()").fetchall()
     assert {pid for (pid,) in told} == pids

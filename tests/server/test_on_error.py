@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
-from helpers import cancel_once, descriptors, eventually, notices, running
+from helpers import MEET, SLEEP, cancel_once, descriptors, eventually, notices, running, workers_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,21 +24,6 @@ UNKNOWN = [
     ("max_result_size", "1000kB"),
     ("progress", "often"),
     ("progress", "-1s"),
-]
-
-# A sequence that tells connections apart, and a query that waits until there are three of them.
-TURNS = [
-    "drop sequence if exists turn",
-    "create sequence turn",
-    """
-    create or replace function all_here() returns boolean language plpgsql as $$
-    begin
-        while (select last_value from turn) < 3 loop
-            perform pg_sleep(0.001);
-        end loop;
-        return true;
-    end $$
-    """,
 ]
 
 KILL = "select 0 from pg_terminate_backend(pg_backend_pid())"
@@ -199,20 +184,15 @@ def test_queries_that_pmpp_refuses(
         "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
         "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
     ]
-    pid = db.info.backend_pid
-    eventually(
-        remote,
-        f"not exists (select from pg_stat_activity where application_name ~ '^pmpp {pid} ')",
-    )
+    eventually(remote, f"not exists ({workers_of(db.info.backend_pid)})")
 
 
-def test_some_setup_commands_fail(db: psycopg.Connection, there: str, got: Notices) -> None:
-    """A connection that cannot be set up costs a warning that tells why, and no query."""
-    db.execute("select * from pmpp.meta(%s, %s, num_workers => 1)", [there, TURNS])
-    got.clear()
-    queries = [f"select {n} from all_here()" for n in range(6)]
-    setup = ["select 1 / (nextval('turn') - 2)"]
-    manifest = item(there, *queries, num_workers=3, setup_commands=setup)
+def test_some_setup_commands_fail(db: psycopg.Connection, here: str, got: Notices) -> None:
+    """pmpp warns about a connection that it cannot set up, and runs every query on the others."""
+    db.execute(MEET)
+    queries = [f"select {n} from wait_for_arrivals(3)" for n in range(6)]
+    setup = ["select 1 / (nextval('arrivals') - 2)"]
+    manifest = item(here, *queries, num_workers=3, setup_commands=setup)
     assert numbers(db, manifest) == list(range(6))
     ((_, message, detail, _),) = got
     assert message == "item 1: going on with 2 of 3 connections"
@@ -228,13 +208,12 @@ def test_no_setup_command_succeeds(db: psycopg.Connection, there: str, got: Noti
 
 def test_cancel(db: psycopg.Connection, remote: Cluster, there: str, got: Notices) -> None:
     """A cancel ends the call and what it runs, as it does without continuing."""
-    sleep = "select 1 from pg_sleep(100)"
-    manifest = item(there, "select 1/0", sleep, "select 2")
+    manifest = item(there, "select 1/0", SLEEP, "select 2")
     with pytest.raises(psycopg.errors.QueryCanceled, match="due to user request"):
-        cancel_once(remote, running(db, sleep), db, partial(numbers, db, manifest))
+        cancel_once(remote, running(db, SLEEP), db, partial(numbers, db, manifest))
     statuses = db.execute("select status from pmpp.last_run()").fetchall()
     assert statuses == [("failed",), ("cancelled",), ("not started",)]
-    eventually(remote, f"not {running(db, sleep)}")
+    eventually(remote, f"not {running(db, SLEEP)}")
 
 
 def test_other_columns(db: psycopg.Connection, there: str, got: Notices) -> None:

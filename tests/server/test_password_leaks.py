@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import PASSWORD, PG_CONFIG, SESSION_USER, TRUST, answer
+from helpers import PASSWORD, PG_CONFIG, SESSION_USER, TRUST, answer, tcp
 from psycopg import sql
 
 SETTINGS = {
@@ -71,9 +71,7 @@ def caller(server: Cluster) -> Iterator[psycopg.Connection]:
     with psycopg.connect(server.superuser(), autocommit=True) as conn:
         conn.execute("create extension pmpp cascade; create extension pg_stat_statements")
         conn.execute("create table secret (c text); set auto_explain.log_min_duration = -1")
-        there = (
-            f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres password={PASSWORD}"
-        )
+        there = f"{tcp(server.port)} password={PASSWORD}"
         conn.execute("insert into secret values (%s)", [there])
         conn.execute("reset auto_explain.log_min_duration")
         yield conn

@@ -12,12 +12,10 @@ import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Fault, Forwarder
-from helpers import PG_CONFIG, TRUST, descriptors, eventually
-from psycopg import sql
+from helpers import PG_CONFIG, SLEEP, TRUST, descriptors, eventually, notices, running, tcp
 
 RUN = "select * from pmpp.distribute(null::text, %s, %s, num_workers => %s)"
 META = "select * from pmpp.meta(%s, %s, num_workers => %s)"
-SLEEP = "select 'x' from pg_sleep(100)"
 WIDE = "create type wide as (a int, b int, c int, d int, e int, f int, g int, h int)"
 
 
@@ -42,10 +40,6 @@ def throwaway() -> Iterator[Cluster]:
         yield cluster
 
 
-def tcp(port: int) -> str:
-    return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
-
-
 @pytest.mark.parametrize("fault", ["reset", "close"])
 @pytest.mark.parametrize("after", [3, 300, 100_000, 3_000_000])
 def test_connection_is_cut(
@@ -59,10 +53,7 @@ def test_connection_is_cut(
     assert f"host=127.0.0.1 port={network.port} dbname=postgres" in str(error)
     if error.sqlstate == "08006":
         assert "item 1" in str(error.diag.message_detail)
-    eventually(
-        remote,
-        "not exists (select from pg_stat_activity where query like '%pg_sleep(100)' and state = 'active' and pid <> pg_backend_pid())",
-    )
+    eventually(remote, f"not {running(db, SLEEP)}")
 
 
 def test_worker_is_terminated(db: psycopg.Connection, remote: Cluster, there: str) -> None:
@@ -72,10 +63,7 @@ def test_worker_is_terminated(db: psycopg.Connection, remote: Cluster, there: st
     assert error.sqlstate == "57P01"
     assert "terminating connection due to administrator command" in str(error)
     assert "Query 2 of item 1" in str(error.diag.message_detail)
-    eventually(
-        remote,
-        f"not exists (select from pg_stat_activity where query = {sql.quote(SLEEP)} and state = 'active')",
-    )
+    eventually(remote, f"not {running(db, SLEEP)}")
 
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
@@ -83,9 +71,7 @@ def test_server_is_stopped(db: psycopg.Connection, throwaway: Cluster, mode: str
     """A remote server that is stopped while it works is an error that names the query."""
 
     def stop() -> None:
-        eventually(
-            throwaway, f"exists (select from pg_stat_activity where query = {sql.quote(SLEEP)})"
-        )
+        eventually(throwaway, running(db, SLEEP))
         throwaway.control("stop", f"--mode={mode}")
 
     thread = threading.Thread(target=stop)
@@ -168,12 +154,11 @@ def test_too_many_connections(throwaway: Cluster, db: psycopg.Connection, limit:
         conn.execute("create role few login")
         conn.execute(limit)
     throwaway.control("restart")
-    notices: list[tuple[str | None, str | None]] = []
-    db.add_notice_handler(lambda d: notices.append((d.severity, d.message_primary)))
+    got = notices(db)
     connection = tcp(throwaway.port).replace("user=postgres", "user=few")
     rows = db.execute(RUN, [connection, ["select 'x' from pg_sleep(0.1)"] * 50, 20]).fetchall()
     assert rows == [("x",)] * 50
-    ((severity, message),) = notices
+    ((severity, message, _, _),) = got
     assert severity == "WARNING"
     assert re.fullmatch(r"item 1: going on with \d+ of 20 connections", str(message))
     with psycopg.connect(throwaway.superuser(), autocommit=True) as conn:
@@ -207,13 +192,12 @@ def test_absurd_number_of_cpus(db: psycopg.Connection, remote: Cluster, definiti
 
 def test_flood_of_notices(db: psycopg.Connection, there: str) -> None:
     """Very many and very long notices arrive, and cost no more than their time."""
-    notices: list[object] = []
-    db.add_notice_handler(notices.append)
+    got = notices(db)
     query = (
         "do $$ begin for i in 1..2000 loop raise notice '%', repeat('n', 10000); end loop; end $$"
     )
     db.execute("select * from pmpp.meta(%s, array[%s])", [there, query])
-    assert len(notices) == 2000
+    assert len(got) == 2000
 
 
 def test_endless_notices_can_be_cancelled(db: psycopg.Connection, there: str) -> None:

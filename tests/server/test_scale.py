@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 from cluster import Cluster
+from helpers import MEET
 from psycopg import sql
 
 MB = 1024  # in the units of /proc/<pid>/status, kB
@@ -36,25 +37,12 @@ def test_hundred_thousand_queries(db: psycopg.Connection, there: str) -> None:
 def test_three_hundred_workers(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     """Three hundred connections work at the same time: each waits until all have arrived."""
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:
-        conn.execute(
-            """
-            create sequence arrivals;
-            create function meet(wanted int) returns int language plpgsql as $$
-            begin
-                perform nextval('arrivals');
-                for i in 1..600 loop
-                    exit when (select last_value from arrivals) >= wanted;
-                    perform pg_sleep(0.1);
-                end loop;
-                return pg_backend_pid();
-            end $$
-            """
-        )
+        conn.execute(MEET)
         ((pids,),) = db.execute(
             "select count(distinct p) from pmpp.distribute(null::int, %s, %s, num_workers => 300) p",
-            [there, ["select meet(300)"] * 300],
+            [there, ["select pg_backend_pid() from meet(300)"] * 300],
         ).fetchall()
-        conn.execute("drop function meet; drop sequence arrivals")
+        conn.execute("drop function meet, wait_for_arrivals; drop sequence arrivals")
     assert pids == 300
 
 

