@@ -60,7 +60,8 @@ select format('alter database %I is_template false', datname)
   from pg_database where datname !~ '^template[01]$' \gexec
 select format('drop database %I with (force)', datname)
   from pg_database where datname !~ '^template[01]$' \gexec
-select format('drop role %I', rolname) from pg_roles where rolname !~ '^(pg_|postgres$)' \gexec
+select format('drop owned by %I; drop role %1$I', rolname)
+  from pg_roles where rolname !~ '^(pg_|postgres$)' \gexec
 create database postgres template template0;
 alter system reset all;
 select pg_reload_conf();

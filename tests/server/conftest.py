@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -77,3 +77,21 @@ def new_server(cluster: Cluster, db: psycopg.Connection) -> NewServer:
 def shop(new_server: NewServer) -> str:
     """A foreign server that leads back by TCP, which nobody may use yet."""
     return new_server("shop", "127.0.0.1")
+
+
+@pytest.fixture
+def may_set_parameter(db: psycopg.Connection) -> Iterator[Callable[[str, str], None]]:
+    """Let a role set a parameter until the end of the test.
+
+    Privileges on parameters belong to the server, and not to the test's database.
+    """
+    granted: list[sql.Composed] = []
+
+    def may_set_parameter(role: str, parameter: str) -> None:
+        names = sql.SQL(parameter), sql.Identifier(role)
+        db.execute(sql.SQL("grant set on parameter {} to {}").format(*names))
+        granted.append(sql.SQL("revoke set on parameter {} from {}").format(*names))
+
+    yield may_set_parameter
+    for revoke in granted:
+        db.execute(revoke)

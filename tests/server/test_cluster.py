@@ -33,6 +33,7 @@ def test_it_is_used_and_empty(kept: cluster.Cluster) -> None:
         conn.execute("create database other is_template true")
         conn.execute("alter system set work_mem to '1MB'")
         conn.execute("create role owner in role pmpp")
+        conn.execute("grant set on parameter deadlock_timeout to owner")
         conn.execute("create table owned ()")
         conn.execute("alter table owned owner to owner")
         conn.execute("do $$ begin raise log 'remembered'; end $$")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -250,18 +251,20 @@ def test_nested_calls(db: psycopg.Connection, here: str, depth: int) -> None:
 
 
 def test_other_role(
-    db: psycopg.Connection, by_network: str, connect: Connect, new_role: NewRole
-) -> None:
-    """It is found also if the caller may not see the worker, which connects as another role."""
+    db: psycopg.Connection, by_network: str, connect: Connect, new_role: NewRole,
+    may_set_parameter: Callable[[str, str], None],
+) -> None:  # fmt: skip
+    """pmpp finds a deadlock of a worker that the caller may not see, since its role is another."""
     ann, bob = new_role(), new_role()
     db.execute("grant all on held to public")
-    db.execute(f'grant set on parameter deadlock_timeout to "{ann}"')
+    may_set_parameter(ann, "deadlock_timeout")
     caller = connect(user=ann)
     caller.execute("set statement_timeout to '30s'; set deadlock_timeout to '100ms'; begin")
     caller.execute("update held set n = 7")
     bobs = f"{by_network} user='{bob}' password={PASSWORD}"
     with pytest.raises(psycopg.errors.DeadlockDetected):
         caller.execute(CALL, [bobs, ["update held set n = 8"], 1, None])
+    caller.execute("rollback")
 
 
 @pytest.mark.parametrize("network", ["unix", "tcp", "forwarded"])
