@@ -30,7 +30,7 @@ DEVELOPMENT := $(wildcard tools/development.mk)
 
 .PHONY: demo prerequisites help
 
-demo: prerequisites ## install what is missing, build, and show pmpp at work (KEEP=1 leaves the server running)
+demo: prerequisites ## install what is missing, build, and run a demonstration of pmpp (KEEP=1 leaves the server running)
 	$(MAKE) all
 	$(SUDO) $(MAKE) install PG_CONFIG="$$(command -v '$(PG_CONFIG)')" # the PATH of sudo is another one
 	$(MAKE) run-demo
@@ -46,7 +46,7 @@ ifeq ($(wildcard $(PGXS)),)
 .PHONY: all install uninstall installcheck clean
 all install uninstall installcheck clean:
 	@echo "pmpp needs PGXS, the files that extensions of PostgreSQL are built with (Debian: postgresql-client-<version>)." >&2
-	@echo "If they are installed, tell where: make PG_CONFIG=/path/to/pg_config" >&2
+	@echo "If they are installed, name their pg_config: make PG_CONFIG=/path/to/pg_config" >&2
 	@exit 1
 
 else
@@ -70,7 +70,7 @@ build:
 build/pmpp--$(EXTVERSION).sql: $(sort $(wildcard sql/extension/*.sql)) pmpp.control | build
 	cat $(filter %.sql,$^) | sed 's/@VERSION@/$(EXTVERSION)/g' > $@
 
-# How sql/upgrade/2.0.0.sql, for example, becomes pmpp--2.0.0--<version>.sql is told in CONTRIBUTING.md.
+# CONTRIBUTING.md explains how sql/upgrade/2.0.0.sql becomes pmpp--2.0.0--<version>.sql.
 build/pmpp--%--$(EXTVERSION).sql: sql/upgrade/%.sql $(sort $(wildcard sql/extension/*.sql)) pmpp.control | build
 	$(PYTHON) tools/upgrade-script $(filter %.sql,$^) | sed 's/@VERSION@/$(EXTVERSION)/g' > $@
 

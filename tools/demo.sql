@@ -67,7 +67,7 @@ select * from pmpp.distribute(null::my_result, :'here', array['select session_us
 \set ON_ERROR_STOP 1
 reset role;
 
--- ---- Ask two databases the same ----
+-- ---- Run one query in two databases ----
 
 create temporary table answer (database text, tables bigint);
 select * from pmpp.broadcast(null::answer, array[:'here', :'archive'],

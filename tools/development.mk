@@ -56,7 +56,7 @@ regress: ## run the regression tests (REGRESS="setup errors": only these) on a s
 coverage: all build/venv.done ## measure which lines of the Python package the tests run, in and out of the server
 	build/venv/bin/python tools/measure_coverage.py '$(PG_CONFIG)'
 
-fuzz: build/venv.done ## try generated manifests and answers of remotes, five minutes each
+fuzz: build/venv.done ## try generated manifests and answers of remote servers, five minutes each
 	PMPP_FUZZ_SECONDS=300 build/venv/bin/pytest tests/server/test_fuzz.py
 
 # ---- Checks ----
