@@ -103,7 +103,8 @@ def _middle_and_ends(values: list[float]) -> tuple[float, float, float]:
 
 
 def _with_memory(bench: Bench, line: Line, run: Run) -> Line:
-    if line.contender.startswith("COPY"):  # no session of ours holds anything
+    # No session of the caller holds anything.
+    if line.contender.startswith("COPY"):
         return line
     return line._replace(memory=f"{bench.peak_memory(run):.0f} MB")
 

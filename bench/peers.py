@@ -122,7 +122,7 @@ def psql_halves(bench: Bench, work: Work) -> Run:
 
 
 def copy(bench: Bench, *sources: str) -> Run:
-    """Write rows to files with a psql process for each source: what the bytes alone cost."""
+    """Write rows to files with a psql process for each source: the time that the bytes alone take."""
     return lambda: bench.programs(
         *(["psql", "-Xqc", f"copy (select * from {source}) to stdout"] for source in sources)
     )

@@ -61,13 +61,13 @@ def burning(number: int) -> Work:
     return integers(repeat("select n from burn", number), number)
 
 
-def bulk(bench: Bench, kind: str, pieces: list[str]) -> Work:
+def bulk(bench: Bench, kind: str, schemas: list[str]) -> Work:
     """Return queries of many rows, narrow or mixed, one for each of the schemas."""
     columns = {
         "narrow": "a int, b int, c text",
         "mixed": "n numeric, t timestamptz, x text, j json, f float8, u uuid, b bool, i int8",
     }[kind]
-    queries = ", ".join(f"'select * from {piece}.{kind}'" for piece in pieces)
+    queries = ", ".join(f"'select * from {schema}.{kind}'" for schema in schemas)
     return Work(f"array[{queries}]", f"whole.{kind}", columns, bench.rows)
 
 

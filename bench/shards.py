@@ -1,4 +1,4 @@
-"""Eight databases behind a ParallelConnection, and how else one would ask them all."""
+"""Eight databases behind a ParallelConnection, and other ways to query them all."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ OLDER_PACKAGE = "parallel_connection"
 
 
 def contenders(bench: Bench) -> dict[str, Run]:
-    """Return contenders who ask all shards and must return the same rows.
+    """Return contenders who query all shards and must return the same rows.
 
     They have the same connections, of psycopg2: the older package was written for that driver.
-    The shards are made when they are first asked.
+    The shards are made when they are first queried.
     """
 
     @cache

@@ -156,7 +156,7 @@ class Bench:
             run()
             status = Path(f"/proc/{pid}/status").read_text()
         found = re.search(r"VmHWM:\s+(\d+)", status)
-        assert found, "the kernel does not tell peaks of memory"
+        assert found, "the kernel does not report peaks of memory"
         return int(found[1]) / 1024
 
     def cpu_share(self, run: Run) -> float:

@@ -27,11 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # what is set for other servers, and the language that programs speak, is not for the tests
+    # Tests ignore what is set for other servers, and compare messages in English.
     for name in [name for name in os.environ if name.startswith("PG") and name != "PG_CONFIG"]:
         del os.environ[name]
     os.environ["LC_ALL"] = "C.UTF-8"
-    # servers are removed also when the run is terminated
+    # With this handler, fixtures remove their servers also when the run is terminated.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A shell starts background jobs with SIGINT ignored, which tests of Ctrl-C would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -100,7 +100,7 @@ def here(cluster: Cluster, db: psycopg.Connection) -> str:
 
 @pytest.fixture
 def by_network(cluster: Cluster, db: psycopg.Connection) -> str:
-    """A connection string that leads back by TCP, where a password is asked for."""
+    """A connection string that leads back by TCP, where the server requires a password."""
     return make_conninfo(host="127.0.0.1", port=cluster.port, dbname=db.info.dbname)
 
 

@@ -83,7 +83,8 @@ class Forwarder:
         while True:
             try:
                 client, _ = self._listener.accept()
-            except OSError:  # closed
+            except OSError:
+                # __exit__ has closed the listener.
                 return
             self._sockets.append(client)
             self.accepted += 1
@@ -116,7 +117,8 @@ class Forwarder:
                     break
                 sink.sendall(data)
                 passed += len(data)
-        except (OSError, ValueError):  # the other direction has closed them
+        except (OSError, ValueError):
+            # The other direction has closed the sockets.
             pass
         source.close()
         sink.close()

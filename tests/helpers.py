@@ -22,7 +22,7 @@ NewServer = Callable[..., str]
 
 PG_CONFIG = default_pg_config()
 
-# A line for a remote server that does not ask for a password.
+# A line for a remote server that requires no password.
 TRUST = "host all all 127.0.0.1/32 trust"
 
 # The password of every role that tests create; it must never show.

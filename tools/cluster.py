@@ -34,10 +34,10 @@ from installation import TOP
 
 SERVER_USER = "postgres"
 
-# Tells which server stays for the tests. Whoever uses the server has a lock on the file.
+# This file names the server that stays for the tests. Each program that uses the server locks it.
 KEPT = TOP / "build" / "server"
 
-# On Unix sockets everyone is trusted; on the network a password is asked for.
+# The server trusts everyone on Unix sockets, and requires a password on the network.
 HBA = """
 local all,replication all trust
 host all all 127.0.0.1/32 scram-sha-256
@@ -138,7 +138,7 @@ class Cluster:
                   "--wait", *options)  # fmt: skip
 
     def is_running(self) -> bool:
-        """Tell if the server can be connected to."""
+        """Return True if the server accepts connections."""
         command = [str(self.bindir / "pg_isready"), "--quiet", f"--dbname={self.superuser()}"]
         return subprocess.run(command, check=False).returncode == 0
 
@@ -193,7 +193,7 @@ class Cluster:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = _as_server_user([str(self.bindir / program), *arguments], self._entering)
-        # not a pipe: the server would inherit it and keep it open
+        # The server would inherit a pipe and keep it open, so this is a file.
         with (self.directory / "output").open("w+") as file:
             done = subprocess.run(
                 command,

@@ -37,7 +37,7 @@ class Installation:
         self.pkglibdir, self.sharedir = (
             Path(ask(self.pg_config, option)) for option in DIRECTORIES[1:]
         )
-        # pgxn looks whether it could write here
+        # pgxn checks that it can write here.
         Path(ask(self.pg_config, "--libdir")).mkdir(parents=True, exist_ok=True)
         assert self.pkglibdir.is_relative_to(directory)
         assert self.sharedir.is_relative_to(directory)
@@ -55,7 +55,7 @@ class Installation:
 def not_of_the_tree(pg_config: str) -> str | None:
     """Say in one sentence how the installed pmpp differs from the tree's, and how to install that.
 
-    The version alone does not tell: it stays the same between two releases.
+    The version alone does not show it, since it stays the same between two releases.
     """
     if not shutil.which(pg_config):
         return f"there is no program {pg_config}: name the pg_config of a PostgreSQL in PG_CONFIG"

@@ -42,7 +42,8 @@ def main(pg_config: str) -> None:
     """Run the tests and print the report."""
     with tempfile.TemporaryDirectory(prefix="pmpp-coverage-") as name:
         directory = Path(name)
-        directory.chmod(0o777)  # server processes write their results here
+        # Server processes write their results here.
+        directory.chmod(0o777)
         installation = Installation(pg_config, directory / "postgresql")
         installation.make("install")
         instrument(installation, directory)
@@ -54,14 +55,14 @@ def main(pg_config: str) -> None:
         }
 
         def run(program: str, *arguments: str) -> None:
-            # a test may fail because it is slower than usual, which does not matter here
+            # A test may fail because it is slower than usual, which does not matter here.
             subprocess.run(
                 [program, *arguments], cwd=TOP, env=os.environ | environment, check=False
             )
 
         program = str(BIN / "coverage")
         run(program, "run", "-m", "pytest", "-q", "tests/unit", "tests/engine", "tests/client")
-        # what starts the measurement is not in the tree, and the benchmark refuses to run with it
+        # The code that starts the measurement is not in the tree, and the benchmark refuses it.
         run(
             str(BIN / "pytest"), "-q", "--any-installation",
             "tests/server", "--ignore=tests/server/test_bench.py",

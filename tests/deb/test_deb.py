@@ -20,14 +20,15 @@ def test_package() -> None:
     (package,) = (TOP / "build").glob(f"postgresql-{major}-pmpp_*.deb")
     with tempfile.TemporaryDirectory(prefix="pmpp-deb-") as name:
         root = Path(name)
-        root.chmod(0o755)  # the server is another user's
+        # The account of the server is another one.
+        root.chmod(0o755)
         installation = Installation(PG_CONFIG, root / "usr")
         (root / "var/lib/dpkg/info").mkdir(parents=True)
         (root / "var/lib/dpkg/updates").mkdir()
         (root / "var/lib/dpkg/status").touch()
 
         def dpkg(*arguments: str | Path) -> None:
-            # what it depends on is in the system, and not in this directory
+            # The packages that it depends on are in the system, and not in this directory.
             run("dpkg", "--force-depends", "--force-not-root", f"--root={root}", *arguments)
 
         before = installation.files().keys()

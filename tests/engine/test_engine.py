@@ -60,7 +60,7 @@ def rows(deliveries: Iterator[Delivery]) -> list[str]:
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
 @pytest.mark.parametrize("count", [0, 1, 31, 32, 33, 299, 300, 301, 320, 5000])
 def test_every_row_comes_once(here: str, count: int, result_format: str | None) -> None:
-    """However many rows there are and however they are cut into batches, each comes once."""
+    """The engine delivers every row once, however many rows there are and however large its batches."""
     run = engine(
         {
             "connection": here,
@@ -73,7 +73,7 @@ def test_every_row_comes_once(here: str, count: int, result_format: str | None) 
 
 
 def test_rows_of_every_width(here: str) -> None:
-    """Batches adapt to rows that are long and short."""
+    """The engine delivers short and long rows, and adapts its batches to them."""
     query = "select repeat('x', n * n * 100) from generate_series(1, 100) n"
     run = engine({"connection": here, "queries": [query]}).run()
     assert [len(row) - 4 for row in rows(run)] == [n * n * 100 for n in range(1, 101)]
@@ -87,7 +87,7 @@ def test_many_queries(here: str) -> None:
 
 
 def test_nothing_is_left(here: str, db: psycopg.Connection) -> None:
-    """After a run, and after one that failed, no descriptor and no session is left."""
+    """The engine closes every descriptor and session, after a run and after a failure."""
     before = os.listdir("/proc/self/fd")
     rows(engine({"connection": here, "queries": ["select 1"] * 5, "num_workers": 3}).run())
     failing = {"connection": here, "queries": ["select pg_sleep(100)", "x"], "num_workers": 2}
@@ -97,7 +97,7 @@ def test_nothing_is_left(here: str, db: psycopg.Connection) -> None:
 
 
 def test_consumer_stops(here: str, cluster: Cluster) -> None:
-    """When the consumer wants no more, what runs is cancelled and the connections are closed."""
+    """When the consumer stops, the engine cancels what runs and closes the connections."""
     queries = ["select 1", "select pg_sleep(100)"]
     run = engine({"connection": here, "queries": queries, "num_workers": 2}).run()
     next(run)
@@ -106,7 +106,7 @@ def test_consumer_stops(here: str, cluster: Cluster) -> None:
 
 
 def test_interrupt(here: str, cluster: Cluster) -> None:
-    """An interrupt ends the run at once and cancels the queries on the remotes."""
+    """An interrupt ends the run at once, and the engine cancels the queries on the remote servers."""
     deadline = time.monotonic() + 0.3
 
     def check_interrupts() -> None:
@@ -119,7 +119,8 @@ def test_interrupt(here: str, cluster: Cluster) -> None:
     ).run()
     with pytest.raises(Interrupted):
         rows(run)
-    assert time.monotonic() < deadline + 10  # and not after 100 s
+    # Without the interrupt the run would take 100 s.
+    assert time.monotonic() < deadline + 10
     eventually(cluster, f"not exists ({workers_of(42)})")
 
 
@@ -163,7 +164,7 @@ def test_connect_timeout(here: str) -> None:
 
 
 def test_next_host_is_tried(cluster: object, here: str) -> None:
-    """Of several hosts, one that never answers costs its timeout and no more."""
+    """The engine tries the next host after connect_timeout if a host does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         parameters = psycopg.conninfo.conninfo_to_dict(here)
@@ -202,7 +203,7 @@ def test_values_are_written_as_we_read_them(
 @pytest.mark.parametrize("style", ["ISO, DMY", "German", "SQL, DMY", "SQL, MDY", "Postgres"])
 @pytest.mark.parametrize("type", ["date", "timestamp", "timestamptz"])
 def test_dates_of_another_session(db: psycopg.Connection, style: str, type: str) -> None:
-    """Dates are told to be in ISO style or not, as a session behind a pooler may have them."""
+    """pmpp sees whether dates are in ISO style, since a session behind a pooler may have another."""
     db.execute(f"set datestyle to '{style}'")
     values = "(null), ('-infinity'), ('2020-02-03'), ('10000-01-01')"
     cursor = db.execute(f"select v::{type} from (values {values}) v(v)")
@@ -243,7 +244,7 @@ def test_queries_go_on_while_a_result_is_consumed(db: psycopg.Connection, here: 
 
 
 def test_notices(here: str) -> None:
-    """Notices are read while libpq lends them, and handed over with all fields."""
+    """The engine delivers a notice with all its fields, which libpq frees soon after."""
     notices: list[Notice] = []
     query = "do $$ begin raise warning 'w' using detail = 'd', hint = 'h'; raise notice 'n'; end $$"
     engine_run = engine({"connection": here, "queries": [query]}, on_notice=notices.append).run()
@@ -256,7 +257,7 @@ def test_notices(here: str) -> None:
 
 
 def test_notices_before_an_error(here: str) -> None:
-    """What a remote says together with its error is not lost."""
+    """The engine delivers the notices that a remote server sends together with an error."""
     notices: list[Notice] = []
     query = "do $$ begin raise notice 'n'; raise exception 'e'; end $$"
     with pytest.raises(PmppError, match=r"^e$"):
@@ -266,7 +267,7 @@ def test_notices_before_an_error(here: str) -> None:
 
 
 def test_high_file_descriptors(here: str) -> None:
-    """Descriptors above 1,024, which select() could not watch, serve like any other."""
+    """The engine uses descriptors above 1,024, which select() cannot watch."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2048)), hard))
     low = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
@@ -285,7 +286,7 @@ def test_high_file_descriptors(here: str) -> None:
 
 @pytest.mark.parametrize("result_format", [None, "text"])
 def test_held_results_are_bounded(here: str, result_format: str | None) -> None:
-    """What is held until its query is done counts as one result, also where it could come in parts."""
+    """The bound on a buffered result counts all its rows, also where libpq delivers chunks."""
     query = "select generate_series(1, 1000000)"
     run = engine(
         {"connection": here, "queries": [query], "result_format": result_format},

@@ -57,7 +57,7 @@ peak()
 def test_memory_is_bounded(
     here: str, query: str, queries: int, workers: int, rows: int, limit: int
 ) -> None:
-    """What a call needs does not depend on how many rows come."""
+    """The memory of a call does not depend on the number of rows."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, here, query, *map(str, (queries, workers, rows))],
         env={"PYTHONPATH": str(Path(pmpp.__path__[0]).parent)},

@@ -20,7 +20,7 @@ def new_installation(
     made = []
 
     def new_installation() -> Installation:
-        # not below pytest's own directory, which other users may not enter
+        # Other accounts may not enter the directory of pytest without these permissions.
         made.append(tmp_path_factory.mktemp("installation"))
         for path in (made[-1], made[-1].parent, made[-1].parent.parent):
             path.chmod(0o755)

@@ -58,7 +58,7 @@ def test_dump_and_restore(source: Cluster, target: Cluster, tmp_path: Path) -> N
 
 
 def test_dump_into_psql(source: Cluster, target: Cluster, tmp_path: Path) -> None:
-    """A dump in SQL does too."""
+    """psql restores the extension, its rows, and what uses it, from a dump in SQL."""
     script = tmp_path / "shop.sql"
     dump(source, f"--file={script}")
     restore(target, "psql", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--file", script)

@@ -1,4 +1,4 @@
-"""What make install puts where, and what becomes of it."""
+"""make install puts files where PostgreSQL finds them, and calls leave the files alone."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from cluster import SERVER_USER, Cluster
 from helpers import eventually
 from installation import Installation
 
-UNCHECKED_HASH = 1  # in a .pyc: use it without a look at the source
+# The flags of a .pyc file that Python uses without a look at the source.
+UNCHECKED_HASH = 1
 
 
 def test_destdir(installation: Installation, tree: Callable[..., Path], tmp_path: Path) -> None:
-    """For packagers: everything goes below DESTDIR, compiled for where it will be."""
+    """make install puts all files below DESTDIR, compiled for their final directory."""
     before = installation.files()
     source = tree("source")
     destdir = tmp_path / "destdir"
@@ -65,7 +66,8 @@ def test_nothing_is_written_at_run_time(installation: Installation, server: Clus
     """Calls leave the files of the installation alone, even where the server could write."""
     installation.make("install")
     package = installation.pkglibdir / "pmpp"
-    if os.getuid() == 0:  # else the server is of the same user as the files
+    # If this is not root, the account of the server owns the files already.
+    if os.getuid() == 0:
         for path in (package, *package.rglob("*")):
             shutil.chown(path, SERVER_USER)
     before = installation.files()
@@ -80,7 +82,7 @@ def test_nothing_is_written_at_run_time(installation: Installation, server: Clus
 
 
 def test_part_of_the_package_is_missing(server: Cluster, installation: Installation) -> None:
-    """Without the compiled part of psycopg nothing runs slowly instead: the error names it."""
+    """If the compiled part of psycopg is missing, the error names it, and pmpp runs nothing."""
     installation.make("install")
     (compiled,) = (installation.pkglibdir / "pmpp").glob("*/psycopg_[bc]*/pq.*.so")
     compiled.rename(compiled.with_name("moved"))
@@ -92,7 +94,7 @@ def test_part_of_the_package_is_missing(server: Cluster, installation: Installat
 
 
 def test_drop_extension(server: Cluster, installation: Installation) -> None:
-    """Nothing is left in the catalogs but the role, and its comment says how to drop that."""
+    """DROP EXTENSION leaves only the role, and the comment of the role says how to drop it."""
     installation.make("install")
     with psycopg.connect(server.superuser(), autocommit=True) as conn:
         conn.execute("drop extension if exists pmpp; drop role if exists pmpp")
@@ -165,7 +167,7 @@ def catalogs(conn: psycopg.Connection) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_choice_of_libpq(installation: Installation, tree: Callable[..., Path]) -> None:
-    """LIBPQ=system replaces the wheel, or says why it cannot and leaves it; make keeps what is."""
+    """LIBPQ=system replaces the wheel or says why it cannot, and later runs of make keep the choice."""
     source = tree("choice")
     package = source / "build/package"
 

@@ -1,4 +1,4 @@
-"""The way of a user of PGXN: from the zip to an extension in use, and back."""
+"""A user of PGXN installs pmpp from the zip, uses it, and removes it."""
 
 from __future__ import annotations
 

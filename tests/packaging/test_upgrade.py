@@ -112,7 +112,7 @@ def test_update(
 
 
 def test_open_session(connect: Callable[[str], psycopg.Connection], server: Cluster) -> None:
-    """A session that has used the older version is told to start anew; others just go on."""
+    """A session that has used the older version gets an error whose hint is to start a new session."""
     used, unused, administrator = connect("updated"), connect("updated"), connect("updated")
     here = server.superuser("updated")
     used.execute(RUN, [here])
@@ -132,7 +132,7 @@ def test_two_versions(
     """Two databases of one server have different versions, and call each other."""
     sessions = {"old": connect("old"), "new": connect("new")}
     sessions["new"].execute("alter extension pmpp update")
-    # with two queries the remote is asked for its number of CPUs
+    # For two queries pmpp reads the number of CPUs of the remote server.
     ask = """
         select * from pmpp.distribute(null::text, %s, array[
             'select extversion from pg_extension where extname = ''pmpp''', 'select version()'])
@@ -149,7 +149,7 @@ def test_older_files_are_gone(
     versions: Versions,
     installation: Installation,
 ) -> None:
-    """Where a newer version has replaced the files, a database of the older is told what to do."""
+    """If only the files of a newer version are installed, the error in an older database has a hint."""
     files = installation.pkglibdir / "pmpp" / versions.old
     conn = connect("old")
     hidden = files.rename(files.with_name("hidden"))

@@ -16,7 +16,8 @@ def session(cluster: Cluster) -> Iterator[psycopg.Connection]:
         conn.execute("create database reach")
     with psycopg.connect(cluster.superuser("reach"), autocommit=True) as conn:
         conn.execute("create extension pmpp cascade")
-        conn.prepare_threshold = None  # discard all drops what is prepared
+        # DISCARD ALL drops prepared statements that psycopg would still use.
+        conn.prepare_threshold = None
         yield conn
 
 

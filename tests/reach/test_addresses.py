@@ -1,4 +1,4 @@
-"""The ways to a server: TLS and SCRAM, sockets, IPv6, several hosts in one string."""
+"""pmpp connects by TLS, SCRAM, Unix socket and IPv6, and to several hosts in one string."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_verify_full(
 
 
 def test_uri(caller: psycopg.Connection, secure: Secure) -> None:
-    """A URI leads there too."""
+    """A connection URI leads to the server by TLS."""
     uri = (
         f"postgresql://postgres:{PASSWORD}@[::1]:{secure.cluster.port}/postgres"
         f"?sslmode=verify-full&sslrootcert={secure.authority}"
@@ -95,7 +95,7 @@ def test_uri(caller: psycopg.Connection, secure: Secure) -> None:
 
 
 def test_scram(caller: psycopg.Connection, secure: Secure) -> None:
-    """The password is asked for by SCRAM, bound to the TLS connection."""
+    """The server requires the password by SCRAM, and libpq binds it to the TLS connection."""
     there = secure.at("localhost", channel_binding="require")
     assert caller.execute(CALL, [there, "select 'in'"]).fetchall() == [("in",)]
 
@@ -121,7 +121,7 @@ def test_scram(caller: psycopg.Connection, secure: Secure) -> None:
 def test_refused(
     caller: psycopg.Connection, secure: Secure, host: str, params: dict[str, str], message: str
 ) -> None:
-    """What does not fit is refused, and the error says what it was."""
+    """libpq refuses a server that does not fit, and the error says why."""
     params = {name: value.format(stranger=secure.stranger) for name, value in params.items()}
     with pytest.raises(errors.SqlclientUnableToEstablishSqlconnection) as raised:
         caller.execute(CALL, [secure.at(host, **params), "select 1"])
@@ -130,7 +130,7 @@ def test_refused(
 
 
 def test_ordinary_user(db: psycopg.Connection, secure: Secure, new_role: NewRole) -> None:
-    """Who may not name files gets the certificate of the authority from a foreign server."""
+    """An ordinary user, who may not name files, uses a foreign server that names the authority."""
     role = sql.Identifier(new_role())
     options = {"host": "localhost", "port": secure.cluster.port, "dbname": "postgres",
                "sslmode": "verify-full", "sslrootcert": secure.authority}  # fmt: skip
@@ -176,7 +176,7 @@ def test_authorities_of_the_system(secure: Secure, is_trusted: bool) -> None:
 
 
 def test_cancel(caller: psycopg.Connection, secure: Secure) -> None:
-    """A cancel request finds its way by IPv6 too."""
+    """A cancel request reaches a server that is called by IPv6."""
     call = """
         select pmpp.distribute(null::text, %s, array['select from pg_sleep(100)'], num_workers => 1,
             setup_commands => array['set client_connection_check_interval to 0'])
@@ -191,7 +191,7 @@ def test_cancel(caller: psycopg.Connection, secure: Secure) -> None:
 
 
 def test_socket(caller: psycopg.Connection, secure: Secure) -> None:
-    """A directory as host is that of a Unix socket; requirepeer says whose it must be."""
+    """pmpp connects by the Unix socket in a directory, and requirepeer names the account of the server."""
     owner = secure.cluster.directory.owner()
     there = secure.at(secure.cluster.host, sslmode="prefer", requirepeer=owner)
     assert caller.execute(CALL, [there, IN_USE]).fetchall() == [(None,)]

@@ -116,7 +116,7 @@ def threads(conn: psycopg.Connection) -> dict[int, set[int]]:
 def test_addresses(
     place: Place, session: psycopg.Connection, host: str, addresses: set[str], balance: str
 ) -> None:
-    """All addresses of all hosts are tried, as libpq does."""
+    """pmpp tries all addresses of all hosts, as libpq does."""
     if host.endswith("silent") and balance == "random":
         return
     there = place.at(host, load_balance_hosts=balance)
@@ -137,7 +137,7 @@ def test_no_address(session: psycopg.Connection, host: str) -> None:
 
 
 def test_each_name_once(place: Place, session: psycopg.Connection) -> None:
-    """However many connections lead to a name, the name server is asked once."""
+    """pmpp resolves a name once, however many connections lead to it."""
     before = len(place.names.questions())
     queries = ["select pg_sleep(0.01)::text"] * 8
     manifest = [{"connection": place.at(host), "queries": queries, "num_workers": 4}
@@ -150,7 +150,7 @@ def test_each_name_once(place: Place, session: psycopg.Connection) -> None:
 
 
 def test_at_the_same_time(place: Place, session: psycopg.Connection) -> None:
-    """All names are asked for before the first answer has come."""
+    """pmpp sends the questions for all names before the first answer has come."""
     hosts = [f"shard{n}.silent" for n in range(30)]
     manifest = [{"connection": place.at(f"{h},{h}.x.silent"), "query": "select 'x'"} for h in hosts]
     with running(session, MANY, Jsonb(manifest)):
@@ -207,7 +207,7 @@ def test_signals(place: Place, session: psycopg.Connection) -> None:
 
 
 def test_threads_do_not_pile_up(place: Place, session: psycopg.Connection) -> None:
-    """Who asks again for a name that is not answered waits for the same thread."""
+    """A call that needs a name which a thread is resolving already waits for that thread."""
     session.execute("set statement_timeout to '100ms'")
     for _ in range(20):
         with pytest.raises(errors.QueryCanceled):
@@ -241,7 +241,8 @@ def test_end_of_a_session(
         pid = conn.info.backend_pid
         end(conn)
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the process has ended", within=2)
-    assert session.execute("select 1").fetchall() == [(1,)]  # there was no crash
+    # The session has survived.
+    assert session.execute("select 1").fetchall() == [(1,)]
 
 
 def test_garbage_is_collected_again(place: Place, session: psycopg.Connection) -> None:
@@ -265,7 +266,7 @@ LIMIT = """
 
 
 def test_no_thread(place: Place, session: psycopg.Connection) -> None:
-    """If the operating system permits no thread, the error says so, and addresses still work."""
+    """If the operating system permits no thread, pmpp raises an error and still connects to addresses."""
     session.execute("create extension if not exists plpython3u")
     session.execute(LIMIT)
     session.execute("select pg_temp.limit_processes()")

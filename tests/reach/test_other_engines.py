@@ -1,4 +1,4 @@
-"""What servers that are not PostgreSQL, or are very old, may answer: told by a listener here."""
+"""Answers of servers that are very old or are not PostgreSQL, which a listener here sends."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ def _serve(
 
 
 def test_says_nothing_about_itself(caller: psycopg.Connection) -> None:
-    """A server that reports no parameters, not even its version, is called."""
+    """pmpp calls a server that reports no parameters, not even its version."""
     with engine(row(b"7", 0)) as there:
         assert caller.execute(CALL.format("int"), [there]).fetchall() == [("7",)]
 
 
 def test_warning_without_severity_in_english(caller: psycopg.Connection) -> None:
-    """A warning stays one, though servers before 9.6 write it in one field alone."""
+    """A warning of a server before 9.6, which has one field for the severity, stays a warning."""
     warning = message(b"N", fields(S="WARNING", C="01000", M="beware"))
     got = notices(caller)
     with engine(warning + row(b"7", 23), server_version="8.0.2") as there:
@@ -92,7 +92,7 @@ def test_warning_without_severity_in_english(caller: psycopg.Connection) -> None
 
 
 def test_error_without_a_word(caller: psycopg.Connection) -> None:
-    """An error without message and SQLSTATE is not taken for a lost connection."""
+    """pmpp reports an error without message and SQLSTATE as an error, not as a lost connection."""
     with (
         engine(message(b"E", fields(S="ERROR"))) as there,
         pytest.raises(errors.InternalError_, match="the remote gave no message") as raised,
@@ -125,7 +125,7 @@ class ReportsIso(Forwarder):
 def test_dates_of_another_session(
     caller: psycopg.Connection, type_name: str, oid: int, value: bytes
 ) -> None:
-    """Dates that are not written as they are read are refused, also in arrays and ranges."""
+    """pmpp refuses dates that are not in ISO style, also in arrays and ranges."""
     with (
         engine(row(value, oid)) as there,
         pytest.raises(errors.FeatureNotSupported, match="another DateStyle than ISO"),
@@ -144,7 +144,7 @@ def test_dates_of_another_session(
     ],
 )
 def test_dates(caller: psycopg.Connection, type_name: str, oid: int, value: bytes) -> None:
-    """Dates in ISO style, and what has no date in it, arrive."""
+    """Dates in ISO style arrive, and so do values that contain no date."""
     with engine(row(value, oid)) as there:
         rows = caller.execute(CALL.format(type_name), [there]).fetchall()
     assert caller.execute(f"select %s::{type_name}::text", [value.decode()]).fetchall() == rows
@@ -153,7 +153,7 @@ def test_dates(caller: psycopg.Connection, type_name: str, oid: int, value: byte
 def test_another_style_than_reported(
     session: psycopg.Connection, caller: psycopg.Connection, cluster: Cluster
 ) -> None:
-    """Dates are set to ISO style where the session has another, whatever was reported."""
+    """pmpp sets ISO style in a session that has another style, whatever the pooler reported."""
     session.execute(f"create role dmy login superuser password '{PASSWORD}'")
     session.execute("alter role dmy set datestyle to 'SQL, DMY'")
     query = "select row(date '2020-02-01', array[date '2020-02-01'])::text"
@@ -173,7 +173,7 @@ def test_another_style_than_reported(
 def test_money(
     caller: psycopg.Connection, version: str, type_name: str, oid: int, value: bytes
 ) -> None:
-    """Money is refused where nothing says how it is written."""
+    """pmpp refuses money of a server that cannot set lc_monetary."""
     refused = message(b"E", fields(S="ERROR", C="42704", M="no such parameter"))
     with (
         engine(row(value, oid), refused, server_version=version) as there,
@@ -183,7 +183,7 @@ def test_money(
 
 
 def test_dates_in_another_style(caller: psycopg.Connection) -> None:
-    """A server that will not write dates as they are read is not asked for any."""
+    """The call fails with the error of a server that refuses to write dates in ISO style."""
     refused = message(b"E", fields(S="ERROR", C="0A000", M="DateStyle is fixed"))
     with (
         engine(row(b"01/02/2020", 1082), refused, DateStyle="SQL, DMY") as there,
@@ -195,7 +195,7 @@ def test_dates_in_another_style(caller: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize(("oid", "value"), [(16, b"f"), (20, b"12"), (21, b"1"), (23, b"12345")])
 def test_text_that_is_called_binary(caller: psycopg.Connection, oid: int, value: bytes) -> None:
-    """A value that cannot be what the server says it is makes no wrong number."""
+    """pmpp refuses a binary value that cannot be of the type that the server names."""
     with (
         engine(row(value, oid, is_binary=True)) as there,
         pytest.raises(psycopg.DataError, match="not what its type looks like") as raised,

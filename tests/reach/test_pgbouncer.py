@@ -1,4 +1,4 @@
-"""Through PgBouncer, which lends a server connection for a session or for a transaction."""
+"""Calls through PgBouncer, in session mode and in transaction mode."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_rows(caller: psycopg.Connection, pooled: str, result_format: str | None
 
 
 def test_cpus(caller: psycopg.Connection, pooled: str) -> None:
-    """pmpp behind PgBouncer is asked for its CPUs."""
+    """pmpp reads the number of CPUs from the pmpp behind PgBouncer."""
     call = (
         "select n from pmpp.distribute(null::int, %s, array['select 1', 'select 2']) n order by n"
     )
@@ -76,7 +76,7 @@ def test_cpus(caller: psycopg.Connection, pooled: str) -> None:
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
 def test_errors(caller: psycopg.Connection, pooled: str, result_format: str | None) -> None:
-    """An error is that of the server, and costs the other queries nothing if they go on."""
+    """An error of the server arrives, and with on_error = continue the other queries succeed."""
     call = "select n from pmpp.distribute(null::int, %s, %s, num_workers => 2, result_format => %s) n order by n"
     queries = ["select 1", "select 1/0", "selec 1", "select 2"]
     with pytest.raises((errors.DivisionByZero, errors.SyntaxError)):
@@ -98,7 +98,7 @@ def test_cancel(caller: psycopg.Connection, cluster: Cluster, pooled: str) -> No
 
 
 def test_terminated_caller(session: psycopg.Connection, cluster: Cluster, pooled: str) -> None:
-    """PgBouncer ends what a session has started that is no more."""
+    """PgBouncer ends the queries of a caller that is terminated."""
     call = f"select pmpp.distribute(null::int, $1, array['{SLEEP}'], num_workers => 1)"
     with closing(psycopg.connect(session.info.dsn)) as caller:
         caller.pgconn.send_query_params(call.encode(), [pooled.encode()])
@@ -108,7 +108,7 @@ def test_terminated_caller(session: psycopg.Connection, cluster: Cluster, pooled
 
 
 def test_wrong_password(caller: psycopg.Connection, pooled: str) -> None:
-    """PgBouncer's own errors are told in its words."""
+    """An error of PgBouncer itself arrives with its own message."""
     with pytest.raises(errors.SqlclientUnableToEstablishSqlconnection) as raised:
         caller.execute(CALL, [make_conninfo(pooled, password="wrong"), ["select 1"], 1])
     assert "FATAL:  SASL authentication failed" in (raised.value.diag.message_detail or "")
@@ -146,7 +146,7 @@ def test_settings_of_the_database(caller: psycopg.Connection, pooled: str) -> No
 
 
 def test_options(caller: psycopg.Connection, by_transaction: str, cluster: Cluster) -> None:
-    """options in a connection string is refused, unless PgBouncer is told to ignore it."""
+    """PgBouncer refuses options in a connection string, unless ignore_startup_parameters has it."""
     there = make_conninfo(by_transaction, options="-c work_mem=8MB")
     call = (
         "select n from pmpp.distribute(null::text, %s, array['show work_mem'], num_workers => 1) n"
@@ -176,7 +176,7 @@ def test_same_snapshot(caller: psycopg.Connection, pooled: str) -> None:
 
 
 def test_next_client(session: psycopg.Connection, cluster: Cluster, database: str) -> None:
-    """The next client of a session of the pool learns nothing of the last one's call."""
+    """The next client of a pooled session cannot see the call of the client before."""
     call = "select * from pmpp.distribute(null::int, %s, array['select x'], num_workers => 1)"
     left = "select pg_backend_pid(), cardinality(pmpp.unfinished()) from pmpp.last_run()"
     with pgbouncer(cluster, "session", default_pool_size=1) as port:
@@ -232,7 +232,7 @@ def test_intervals(caller: psycopg.Connection, cluster: Cluster, database: str) 
 def test_what_is_left_in_sessions(
     session: psycopg.Connection, caller: psycopg.Connection, cluster: Cluster, database: str
 ) -> None:
-    """pmpp leaves no setting in a session of the pool that was right before."""
+    """pmpp leaves the settings of a pooled session as they were."""
     settings = "select name, setting from pg_settings where source = 'session' and name !~ 'application|encoding|datestyle'"
     session.execute(f"alter database {database} set intervalstyle to sql_standard")
     try:

@@ -1,4 +1,4 @@
-"""PGlite: it speaks the protocol, but has one session for all, and nothing around it."""
+"""Calls to PGlite, which speaks the protocol and has one session for all connections."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_commands(caller: psycopg.Connection, there: str) -> None:
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
 def test_errors(caller: psycopg.Connection, there: str, result_format: str | None) -> None:
-    """An error arrives with its own fields, and spoils nothing for the next call."""
+    """An error arrives with its own fields, and the next call succeeds."""
     with pytest.raises(errors.DivisionByZero, match="division by zero"):
         caller.execute(CALL, [there, ["select 1/0"], 1, result_format])
     assert caller.execute(CALL, [there, ["select 1"], 1, result_format]).fetchall() == [(1,)]

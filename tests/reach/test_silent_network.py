@@ -1,4 +1,4 @@
-"""A network that loses every packet: the bounds of the connection string end the wait."""
+"""If a network loses every packet, the bounds in the connection string end the call."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from psycopg import errors, sql
 
 CALL = "select * from pmpp.distribute(null::text, %s, %s, num_workers => %s)"
 SLEEP = "select 'x' from pg_sleep(1000)"
-ADDRESSES = ("198.51.100.1", "198.51.100.2")  # reserved for documentation
-NOBODY = "02:00:00:00:00:99"  # no network card has this address
+# These addresses are reserved for documentation.
+ADDRESSES = ("198.51.100.1", "198.51.100.2")
+# No network card has this address.
+NOBODY = "02:00:00:00:00:99"
 
 SUDO = [] if os.getuid() == 0 else ["sudo"]
 
@@ -120,14 +122,15 @@ def session(network: Network) -> Iterator[psycopg.Connection]:
 def running(
     network: Network, session: psycopg.Connection, connection: str, queries: list[str], workers: int
 ) -> Iterator[Future[psycopg.Cursor]]:
-    """A call whose first query has come to the remote."""
+    """A call whose first query has come to the remote server."""
     started = f"exists (select from pg_stat_activity where query = {sql.quote(queries[0])})"
     with ThreadPoolExecutor() as pool:
         call = pool.submit(session.execute, CALL, [connection, queries, workers])
         eventually(network.remote, started)
         try:
             yield call
-        finally:  # the remote does not know yet that its callers are gone
+        finally:
+            # The remote server does not know yet that its callers are gone.
             with psycopg.connect(network.remote.superuser(), autocommit=True) as conn:
                 conn.execute(
                     "select pg_terminate_backend(pid, 5000) from pg_stat_activity "
@@ -156,7 +159,7 @@ def test_waiting(network: Network, session: psycopg.Connection, bounds: dict[str
 
 
 def test_sending(network: Network, session: psycopg.Connection) -> None:
-    """A call that has a query to send ends, long before keepalives would tell."""
+    """A call that has a query to send ends long before keepalives would end it."""
     connection = network.at(tcp_user_timeout=2000)
     wait = "select 'x' from pg_advisory_lock(1)"
     long = f"select 'x' where 'x' <> '{'y' * 10_000_000}'"

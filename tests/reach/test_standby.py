@@ -95,7 +95,7 @@ def test_only_a_primary(caller: psycopg.Connection, primary: Cluster) -> None:
 
 
 def test_host_that_is_down(caller: psycopg.Connection, primary: Cluster) -> None:
-    """A host that does not answer is passed over; if none does, each is named."""
+    """pmpp passes over a host that does not answer; if no host answers, the error names each."""
     down = free_port()
     there = make_conninfo(at(primary), host="127.0.0.1,127.0.0.1", port=f"{down},{primary.port}")
     assert caller.execute(ASK, [there, ROLE]).fetchall() == [("primary",)]

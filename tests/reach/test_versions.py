@@ -1,4 +1,4 @@
-"""Remotes of other major versions of PostgreSQL, on which there is no pmpp."""
+"""Remote servers of other major versions of PostgreSQL, without pmpp."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_commands(caller: psycopg.Connection, there: str) -> None:
 def test_errors(
     caller: psycopg.Connection, there: str, query: str, error: type[psycopg.Error], message: str
 ) -> None:
-    """An error of the remote arrives with its own fields, and the query's name."""
+    """An error of the remote server arrives with its own fields and names the query."""
     with pytest.raises(error) as raised:
         caller.execute("select * from pmpp.meta(%s, array[%s], num_workers => 1)", [there, query])
     diag = raised.value.diag
@@ -132,7 +132,7 @@ def test_errors(
 
 
 def test_notices(caller: psycopg.Connection, there: str) -> None:
-    """Notices and warnings of the remote reach the caller."""
+    """Notices and warnings of the remote server reach the caller."""
     got = notices(caller)
     command = "do $$ begin raise notice 'n'; raise warning 'w' using hint = 'h'; end $$"
     caller.execute("select * from pmpp.meta(%s, array[%s], num_workers => 1)", [there, command])
@@ -143,7 +143,7 @@ def test_notices(caller: psycopg.Connection, there: str) -> None:
 
 
 def test_cancel(caller: psycopg.Connection, other: Cluster, there: str) -> None:
-    """What a cancelled call has started ends at once."""
+    """The queries of a cancelled call end at once."""
     caller.execute("set statement_timeout to '500ms'")
     with pytest.raises(errors.QueryCanceled):
         caller.execute(CALL, [there, [SLEEP] * 3, 3])
@@ -154,7 +154,7 @@ def test_cancel(caller: psycopg.Connection, other: Cluster, there: str) -> None:
 
 
 def test_number_of_workers(caller: psycopg.Connection, there: str) -> None:
-    """Without pmpp there, num_workers must be set, and the error says so."""
+    """If the remote server has no pmpp, the error tells the caller to set num_workers."""
     with pytest.raises(
         errors.UndefinedObject, match=r"could not ask .* for its number of CPUs"
     ) as raised:

@@ -85,24 +85,25 @@ def _prepare(conn: psycopg.Connection, cluster: Cluster) -> None:
                 )
 
 
-# role, connection, who pmpp connects as or its SQLSTATE, whether dblink connects
+# A role, a connection string, as whom pmpp connects or its SQLSTATE, whether dblink connects.
 STRINGS = [
-    # a superuser may borrow what lies about
+    # A superuser may use the credentials in the environment of the server.
     ("postgres", "{socket}", "postgres", True),
     ("postgres", "{net} user=member password={password}", "member", True),
     ("postgres", "{net} user=member", "member", True),
     ("postgres", "{net} user=admin sslmode=require", "admin", True),
     ("postgres", "{net} service=wait user=trusting", "trusting", True),
-    # a member brings a password, and it is asked for
+    # A member must supply a password, and the server must require it.
     ("member", "{net} user=member password={password}", "member", True),
     ("member", "{net} user=plain password={password}", "plain", True),
-    ("member", "{net} password={password}", "member", True),  # dblink: as the system's user
+    # dblink connects as the user of the operating system.
+    ("member", "{net} password={password}", "member", True),
     # An empty user is to dblink the system's user.
     ("member", "{net} user='' password={password}", "member", True),
     ("member", "{uri}", "member", True),
     ("postgres", "{net} user=''", "postgres", True),
     ("member", "{net} user=member password=wrong", "08001", False),
-    # what lies about in the server's environment is not for members
+    # Members may not use the credentials in the environment of the server.
     ("member", "{net} user=member", "2F003", False),
     ("member", "{net} user=member password=''", "2F003", False),
     ("member", "{socket} user=member", "2F003", False),
@@ -115,12 +116,13 @@ STRINGS = [
     ("member", "{net} user=member password=wrong passfile={passfile}", "42501", False),
     ("member", "service=wait password={password}", "42501", False),
     ("member", "{net} user=admin password=x sslcert={cert} sslkey={key}", "42501", False),
-    # who is no member cannot call; dblink may be called by everyone
+    # Only members may call pmpp, and everybody may call dblink.
     ("plain", "{net} user=plain password={password}", "42501", True),
     ("plain", "{socket} user=plain password=x", "42501", False),
 ]
 
-# role, server, who pmpp connects as or its SQLSTATE, whether dblink and postgres_fdw connect
+# A role, a foreign server, as whom pmpp connects or its SQLSTATE, and whether dblink and
+# postgres_fdw connect.
 SERVERS = [
     ("postgres", "net", "postgres", True, True),
     ("postgres", "no_mapping", "42704", False, False),
@@ -129,8 +131,10 @@ SERVERS = [
     ("member", "socket", "2F003", False, False),
     ("member", "public_mapping", "member", True, True),
     ("member", "no_mapping", "42704", False, False),
-    ("member", "free", "trusting", False, True),  # dblink does not know password_required
-    ("outside", "net", "42501", False, True),  # postgres_fdw asks for USAGE at creation only
+    # dblink does not know password_required.
+    ("member", "free", "trusting", False, True),
+    # postgres_fdw requires USAGE only when a foreign table is created.
+    ("outside", "net", "42501", False, True),
     ("outside", "public_mapping", "42501", False, True),
     ("plain", "net", "42501", True, True),
 ]
@@ -191,7 +195,7 @@ def test_servers(
 
 
 def test_view_and_index_of_another_owner(tempting: Cluster) -> None:
-    """A view lends no rights, and an index expression runs with those of the table's owner."""
+    """A call in a view has the caller's rights, and one in an index expression the table owner's."""
     with psycopg.connect(tempting.superuser(), autocommit=True) as conn:
         socket = tempting.superuser()
         query = SESSION_USER.replace("%s", sql.quote(socket))

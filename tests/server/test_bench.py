@@ -15,7 +15,7 @@ RUN = TOP / "bench" / "run.py"
 
 @pytest.mark.slow
 def test_bench_prints_a_table() -> None:
-    """One scenario, on a server that it makes for itself; what is measured does not matter here."""
+    """The benchmark runs one scenario, on a server of its own, and prints its table."""
     done = subprocess.run(
         [sys.executable, RUN, "--quick", "one trivial query"],
         env={**os.environ, "PG_CONFIG": PG_CONFIG}, text=True, capture_output=True, check=False,
@@ -24,4 +24,5 @@ def test_bench_prints_a_table() -> None:
     assert "shared_buffers" in done.stdout
     contenders = [line.split("|")[2].strip() for line in done.stdout.splitlines() if "|" in line]
     assert contenders[2:4] == ["pmpp", "dblink on a new connection"]
-    assert len(done.stderr.splitlines()) == 1  # the progress, a line for each scenario
+    # The progress has a line for each scenario.
+    assert len(done.stderr.splitlines()) == 1

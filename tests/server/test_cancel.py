@@ -1,4 +1,4 @@
-"""A call ends when it is told to, wherever it is waiting."""
+"""A call ends when it is cancelled, wherever it waits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
     Attributes:
         text: the statement.
-        is_waiting: tells if all its workers have got to where they wait.
+        is_waiting: returns True once all its workers have got to where they wait.
     """
 
     text: str
@@ -133,7 +133,7 @@ def run_and_stop(conn: psycopg.Connection, call: Call, stop: Callable[[], object
 
 
 def assert_nothing_is_left(db: psycopg.Connection, remote: Cluster, before: list[str]) -> None:
-    """The connections are closed, the remote is idle, and the next call is right."""
+    """The connections are closed, the remote server is idle, and the next call succeeds."""
     pid = db.info.backend_pid
     assert descriptors(pid) == before
     eventually(remote, f"not exists ({workers_of(pid)} and state = 'active')")
@@ -171,7 +171,7 @@ def test_statement_timeout(db: psycopg.Connection, call: Call, remote: Cluster) 
 
 
 def test_lock_timeout_of_the_remote(db: psycopg.Connection, remote: Cluster, there: str) -> None:
-    """A lock that is not given ends the call with the remote's own error."""
+    """lock_timeout on the remote server ends the call with the remote server's own error."""
     with psycopg.connect(remote.superuser()) as holder:
         holder.execute("create table locked (i int)")
         holder.commit()
@@ -186,7 +186,7 @@ def test_lock_timeout_of_the_remote(db: psycopg.Connection, remote: Cluster, the
 
 
 def test_deaf_remote(db: psycopg.Connection, remote: Cluster, there: str) -> None:
-    """A query that catches cancel requests, and goes on, delays nobody."""
+    """A remote query that catches cancel requests does not delay the caller."""
     stubborn = """
         do $$ begin
             loop begin perform pg_sleep(1); exception when query_canceled then null; end; end loop;
@@ -207,7 +207,7 @@ def test_deaf_remote(db: psycopg.Connection, remote: Cluster, there: str) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_caller_dies(remote: Cluster, there: str, number: signal.Signals) -> None:
-    """When the caller's process is terminated or killed, the remotes end their work."""
+    """When the caller's process is terminated or killed, its workers end."""
     call = "select * from pmpp.distribute(null::int, %s, array[%s])"
     with Cluster(PG_CONFIG) as cluster:
         db = psycopg.connect(cluster.superuser(), autocommit=True)
@@ -253,7 +253,8 @@ def _read(terminal: int, until: bytes) -> bytes:
     while until not in output and select.select([terminal], [], [], LIMIT)[0]:
         try:
             output += os.read(terminal, 1024)
-        except OSError:  # the other end is closed
+        except OSError:
+            # The program has closed its end of the terminal.
             break
     return output
 
@@ -262,7 +263,7 @@ def _read(terminal: int, until: bytes) -> bytes:
 def test_client_goes_away(
     cluster: Cluster, db: psycopg.Connection, interval: str, written: int
 ) -> None:
-    """A call outlives its client unless this server looks after its clients."""
+    """A call outlives its client unless client_connection_check_interval is set."""
     db.execute("create table note (n int)")
     db.execute("select pg_advisory_lock(1)")
     here = cluster.superuser(db.info.dbname)

@@ -152,7 +152,7 @@ def check_by_key(conn: psycopg.Connection, type_name: str) -> None:
 
 
 def test_by_ctid(db: psycopg.Connection) -> None:
-    """Ranges of blocks hold every row once, also those added since the query was cut."""
+    """Ranges of blocks hold every row once, also rows added after by_ctid split the query."""
 
     @SOME
     @given(st.lists(st.integers(0, 5000), max_size=60), st.integers(1, 40))
@@ -248,7 +248,7 @@ ALIASES = [
 
 @pytest.mark.parametrize(("alias", "named"), ALIASES)
 def test_placeholder_with_alias(db: psycopg.Connection, alias: str, named: str) -> None:
-    """In a join the placeholder names the table that is cut, in all ways that SQL names it."""
+    """In a join the placeholder names the table that is split, by any alias that SQL permits."""
     db.execute(TYPES)
     table = new_name()
     db.execute(
@@ -282,7 +282,7 @@ def test_both_placeholders(db: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize("tail", [":}", ": f}", ":f", ":f g}", ":f.g}", ":1}", ":$a}", ':"f}', ':""}', ':"f"g}', ":f{chunk}}"])  # fmt: skip
 def test_malformed_placeholder(db: psycopg.Connection, tail: str) -> None:
-    """A placeholder that names no alias is refused, also beside one that is right."""
+    """by_ctid and by_key refuse a placeholder that names no alias, also beside a valid one."""
     db.execute("create table one (id int)")
     query = f"select {{chunk}} and {{chunk{tail}"
     for call in ("by_ctid('one', %s)", "by_key('one', 'id', %s)"):
@@ -294,7 +294,7 @@ def test_malformed_placeholder(db: psycopg.Connection, tail: str) -> None:
 
 
 def test_placeholder_under_any_collation(db: psycopg.Connection) -> None:
-    """The collation of the query does not matter."""
+    """by_ctid finds its placeholders under any collation of the query."""
     db.execute(TYPES)
     db.execute("create table one (id int)")
     query = "select pmpp.by_ctid('one', '{chunk:f} {CHUNK:f}' collate nocase)"
@@ -315,7 +315,7 @@ def test_long_queries(db: psycopg.Connection) -> None:
 
 
 def test_large_table_without_statistics(db: psycopg.Connection) -> None:
-    """A sample of the blocks is enough to cut a large table about evenly."""
+    """by_key samples the blocks of a large table, and splits it about evenly."""
     db.execute("create table large (id int, filler text) partition by hash (id)")
     for number in range(2):
         db.execute(
@@ -337,7 +337,7 @@ def loopback(db: psycopg.Connection, new_server: NewServer) -> str:
 
 @pytest.mark.usefixtures("loopback")
 def test_foreign_partition_without_statistics(db: psycopg.Connection) -> None:
-    """Rows of a foreign partition, of which PostgreSQL takes no sample, count as others do."""
+    """by_key counts the rows of a foreign partition, of which PostgreSQL takes no sample."""
     db.execute("create table away (id int, filler text)")
     db.execute("insert into away select generate_series(1, 2500)")
     db.execute("create table mixed (id int, filler text) partition by range (id)")
@@ -353,7 +353,7 @@ def test_foreign_partition_without_statistics(db: psycopg.Connection) -> None:
 
 @pytest.mark.usefixtures("loopback")
 def test_sample_of_a_foreign_table(db: psycopg.Connection) -> None:
-    """More rows than by_key sorts, nulls and values outside of the sample among them, are there once."""
+    """Every row of a foreign table larger than the sample is in one chunk, nulls among them."""
     db.execute("create table away (id int, k int)")
     db.execute("insert into away select i, nullif(i, 77) from generate_series(1, 50000) i")
     db.execute("create foreign table far (id int, k int) server loopback"
@@ -369,7 +369,7 @@ def test_sample_of_a_foreign_table(db: psycopg.Connection) -> None:
 
 
 def test_sample_of_a_table_of_citus(db: psycopg.Connection) -> None:
-    """Citus tells how large a table is that is empty here, and a sample of its blocks is read."""
+    """by_key reads the size of a distributed table from Citus, and samples its blocks."""
     db.execute(CITUS)
     db.execute(
         "create function pg_catalog.citus_relation_size(regclass) returns bigint language sql"
@@ -386,7 +386,7 @@ def test_sample_of_a_table_of_citus(db: psycopg.Connection) -> None:
 
 
 def test_shard_that_citus_hides(db: psycopg.Connection) -> None:
-    """What is not in pg_class may be a shard of Citus, and the hint says how to have it shown."""
+    """For a table that pg_class lacks, the hint says how Citus shows its shards."""
     for prepare, hint in (("select 1", "table of this database"), (CITUS, "show_shards")):
         db.execute(prepare)
         for call in ("by_ctid(1::oid, '{chunk}')", "by_key(1::oid, 'k', '{chunk}')"):
@@ -396,7 +396,7 @@ def test_shard_that_citus_hides(db: psycopg.Connection) -> None:
 
 
 def test_more_chunks_than_statistics_know(db: psycopg.Connection) -> None:
-    """Where statistics tell too few values apart, the column is read."""
+    """by_key reads the column if the statistics have fewer values than it needs."""
     db.execute("create table fine (id int); alter table fine alter id set statistics 10")
     db.execute("insert into fine select generate_series(1, 4000); analyze fine")
     queries = cut(db, "by_key", "fine", "id", "select id from public.fine where {chunk}", 40)
@@ -404,7 +404,7 @@ def test_more_chunks_than_statistics_know(db: psycopg.Connection) -> None:
 
 
 def test_rights(db: psycopg.Connection, new_role: NewRole, connect: Connect) -> None:
-    """by_ctid needs no right to read, and by_key to read the key; row security is kept."""
+    """by_ctid needs no privilege to read, by_key SELECT on the key, and row security applies."""
     db.execute("create table secret (id int, k int, other int)")
     db.execute("insert into secret select i, i, i from generate_series(1, 100) i; analyze secret")
     role = new_role()
@@ -423,7 +423,7 @@ def test_rights(db: psycopg.Connection, new_role: NewRole, connect: Connect) -> 
 
 
 def test_settings_of_the_caller(db: psycopg.Connection) -> None:
-    """What by_key reads is read under the caller's settings, and what it writes is not."""
+    """by_key reads the table under the caller's settings, and writes chunks that do not need them."""
     db.execute("create schema rates; set search_path = rates, public; set datestyle = 'SQL, DMY'")
     db.execute("create table rate as select 2 as factor")
     db.execute("create function factor() returns int language sql as 'select factor from rate'")
@@ -437,14 +437,14 @@ def test_settings_of_the_caller(db: psycopg.Connection) -> None:
     db.execute("create view tables as select t from unnest('{rate,text_file}'::regclass[]) t")
     _, second_table = cut(db, "by_key", "tables", "t", "{chunk}", 2)
     assert second_table == "(t operator(pg_catalog.>=) 'rates.text_file'::pg_catalog.regclass)"
-    # names of the caller's hide none that by_key uses
+    # The caller's names do not hide names that by_key uses.
     db.execute("create domain rates.text as int; create domain rates.float8 as int")
     db.execute("create domain rates.record as int; set search_path = rates, pg_catalog")
     assert cut(db, "by_key", "seen", "day", "{chunk}", 2) == [first, second]
 
 
 def test_cancel(db: psycopg.Connection) -> None:
-    """A by_key that has to read for long can be cancelled, and does not begin with bad input."""
+    """A cancel ends by_key while it reads, and by_key checks its arguments before it reads."""
     db.execute(
         "create view slow as select i, pg_sleep(100)::text as k from generate_series(1, 9) i"
     )

@@ -26,7 +26,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[cluster.Cl
 
 
 def test_it_is_used_and_empty(kept: cluster.Cluster) -> None:
-    """What one program leaves behind, the next does not see."""
+    """The kept server is empty for the next program, whatever the program before left in it."""
     with psycopg.connect(kept.superuser(), autocommit=True) as conn:
         new = conn.execute(NAMES).fetchall()
         conn.execute("create extension pmpp cascade")

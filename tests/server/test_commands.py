@@ -30,7 +30,7 @@ def kept(db: psycopg.Connection) -> None:
 def test_command_for_rows(
     db: psycopg.Connection, here: str, command: str, result_format: str | None
 ) -> None:
-    """Where the row type has no place for a command tag, a command is refused and not run."""
+    """pmpp refuses a command, and does not run it, if the row type has no place for its tag."""
     with pytest.raises(psycopg.errors.DatatypeMismatch, match="a statement without rows"):
         db.execute(CALL, [here, command, result_format])
     assert db.execute("select n from kept").fetchall() == [(7,)]
@@ -38,7 +38,7 @@ def test_command_for_rows(
 
 @pytest.mark.parametrize("result_format", [None, "binary"])
 def test_too_many_columns(db: psycopg.Connection, here: str, result_format: str | None) -> None:
-    """A command that returns other columns than the row type has is not run."""
+    """pmpp does not run a command that returns other columns than the row type has."""
     with pytest.raises(psycopg.errors.DatatypeMismatch, match="wrong number of columns"):
         db.execute(CALL, [here, "delete from kept returning n, n", result_format])
     assert db.execute("select n from kept").fetchall() == [(7,)]
@@ -61,7 +61,7 @@ def test_rows_of_commands(
 
 @pytest.mark.parametrize("on_error", ["stop", "continue"])
 def test_command_and_query(db: psycopg.Connection, here: str, on_error: str) -> None:
-    """In a string with a command and a query, the rows of the query count."""
+    """pmpp returns the rows of the queries in a string that also has commands."""
     db.execute(f"set pmpp.on_error = '{on_error}'")
     string = "set work_mem to '5MB'; select 1; update kept set n = 0; select 2"
     assert db.execute(CALL, [here, string, None]).fetchall() == [(1,), (2,)]
@@ -92,10 +92,10 @@ def test_meta_and_rows(
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
 def test_command_tags(db: psycopg.Connection, there: str, result_format: str | None) -> None:
-    """The command tag of a query is there however many rows it returned."""
+    """last_run() has the command tag of a query, however many rows it returned."""
     counts = [0, 1, 31, 32, 33, 300, 320, 2500]
     queries = [f"select generate_series(1, {count})" for count in counts]
     call = "select from pmpp.distribute(null::int, %s, %s, num_workers => 2, result_format => %s)"
     db.execute(call, [there, queries, result_format])
-    told = db.execute("select rows, command_tag from pmpp.last_run() order by query_number")
-    assert told.fetchall() == [(count, f"SELECT {count}") for count in counts]
+    recorded = db.execute("select rows, command_tag from pmpp.last_run() order by query_number")
+    assert recorded.fetchall() == [(count, f"SELECT {count}") for count in counts]

@@ -1,4 +1,4 @@
-"""With pmpp.connect_retries a connection that fails is tried again, and a query never."""
+"""pmpp.connect_retries repeats attempts to connect, and never a query."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => 1)"
 def test_dropped_connections(
     db: psycopg.Connection, remote: Cluster, there: str, after: int
 ) -> None:
-    """Connections that are dropped before a query is sent are made again, if told to."""
+    """pmpp reconnects if a connection is dropped before a query was sent and retries are left."""
     for retries, succeeds in ((0, False), (2, True)):
         db.execute(f"set pmpp.connect_retries = {retries}")
         with Forwarder(remote.port, "close", after, times=2) as network:
@@ -34,7 +34,7 @@ def test_dropped_connections(
 
 
 def test_refused_connections(db: psycopg.Connection, remote: Cluster, there: str) -> None:
-    """A server that starts to listen only while the call runs is waited for."""
+    """pmpp retries until a server listens that starts during the call."""
     db.execute("set pmpp.connect_retries = 20")
     with Forwarder(remote.port, is_late=True) as network:
         db.add_notice_handler(lambda _: network.listen())
@@ -51,8 +51,7 @@ def test_refused_connections(db: psycopg.Connection, remote: Cluster, there: str
 def test_wrong_password(
     db: psycopg.Connection, cluster: Cluster, new_role: NewRole, by_network: str
 ) -> None:
-    """A password that was refused is not tried again, nor on other hosts: that might lock the
-    account."""
+    """pmpp does not retry a password, so that the account is not locked."""
     role = new_role()
     db.execute("set pmpp.connect_retries = 5")
     twice = f"{by_network} host=127.0.0.1,127.0.0.1 user='{role}'"
@@ -69,7 +68,7 @@ def message(kind: bytes, body: bytes) -> bytes:
 
 
 def test_wrong_kind_of_server(db: psycopg.Connection, new_role: NewRole, by_network: str) -> None:
-    """A server that takes the password and is not of the wanted kind is no end: others may be."""
+    """pmpp tries the next host if a server takes the password and is not of the wanted kind."""
     connection = f"{by_network} host=127.0.0.1,127.0.0.1 user='{new_role()}' password={PASSWORD}"
     with pytest.raises(psycopg.OperationalError) as raised:
         db.execute(RUN, [f"{connection} target_session_attrs=standby", ["select 1"]])
@@ -85,13 +84,14 @@ def test_wrong_kind_of_server(db: psycopg.Connection, new_role: NewRole, by_netw
     ids=["with an error", "without a word"],
 )
 def test_session_that_is_ended_at_once(db: psycopg.Connection, ended: bytes, error: str) -> None:
-    """A session that the remote ends before a query was sent is tried again."""
+    """pmpp reconnects if the remote server ends a session before a query was sent."""
     version = message(b"S", b"server_version\x0015.0\0")
     ready = message(b"R", bytes(4)) + version + message(b"Z", b"I")
     starts: list[bytes] = []
 
     def serve() -> None:
-        with suppress(OSError):  # when it is closed
+        # The end of the test closes the listener.
+        with suppress(OSError):
             while True:
                 with listener.accept()[0] as connection:
                     starts.append(connection.recv(1000))
@@ -124,7 +124,7 @@ def test_cancel_while_it_pauses(db: psycopg.Connection, there: str) -> None:
 def test_query_is_never_sent_twice(
     db: psycopg.Connection, remote: Cluster, there: str, on_error: str
 ) -> None:
-    """A connection that is lost when a query has been sent is an error, however many retries."""
+    """A connection that is lost after a query was sent is an error, however many retries are left."""
     db.execute("set pmpp.connect_retries = 5")
     db.execute(f"set pmpp.on_error = '{on_error}'")
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:

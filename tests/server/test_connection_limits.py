@@ -46,7 +46,7 @@ def test_host(db: psycopg.Connection, socket: str, here: str) -> None:
 
 
 def test_server(db: psycopg.Connection, new_server: NewServer, socket: str) -> None:
-    """A foreign server has a limit by its name, and besides that of its host."""
+    """A foreign server has the limit of its name and that of its host."""
     for name in ("one", "Two"):
         db.execute(
             f"create user mapping for postgres server \"{new_server(name)}\" options (user 'postgres')"
@@ -74,7 +74,7 @@ def test_everywhere(db: psycopg.Connection, cluster: Cluster, socket: str, here:
 def test_list_of_what_is_allowed(
     db: psycopg.Connection, cluster: Cluster, here: str, new_role: NewRole, new_server: NewServer
 ) -> None:
-    """With 0 under * calls connect to what is listed, whatever is made and written to evade it."""
+    """With 0 under * calls connect only to listed servers, whatever a user writes to evade that."""
     for name in ("warehouse", "db1", "other"):
         db.execute(
             f"create user mapping for public server {new_server(name)} options (user 'postgres')"
@@ -96,7 +96,7 @@ def test_list_of_what_is_allowed(
 
 
 def test_cpus_that_were_asked_for(db: psycopg.Connection, socket: str, here: str) -> None:
-    """The limit is also for connections whose number comes from the CPUs of the remote."""
+    """The limit also bounds workers whose number comes from the CPUs of the remote server."""
     db.execute("create or replace function pmpp.num_cpus() returns int language sql as 'select 8'")
     asks = {"connection": here, "num_workers": None}
     assert most(db, 6, asks) == (6, 6)
@@ -106,7 +106,7 @@ def test_cpus_that_were_asked_for(db: psycopg.Connection, socket: str, here: str
 
 
 def test_call_as_a_whole(db: psycopg.Connection, socket: str, here: str) -> None:
-    """pmpp.max_workers bounds a call, whatever it asks for; nothing hangs."""
+    """pmpp.max_workers bounds the workers of a call, and every query runs."""
     db.execute("set pmpp.max_workers = 2")
     assert most(db, 2, {"connection": here}, {"connection": here}) == (12, 2)
     db.execute("set pmpp.max_workers = 1")
@@ -191,7 +191,7 @@ def few_slots(conn: psycopg.Connection) -> Iterator[None]:
 
 
 def test_who_may_write_it(db: psycopg.Connection, connect: Connect, new_role: NewRole) -> None:
-    """Members of pmpp can read the table, its owner can write it, and others neither."""
+    """Members of pmpp can read the table, its owner can write it, and others can do neither."""
     db.execute(LIMIT, ["db1", 3])
     member, stranger = connect(user=new_role()), connect(user=new_role(member=False))
     assert member.execute("select * from pmpp.connection_limit").fetchall() == [("db1", 3)]

@@ -87,7 +87,7 @@ def test_foreign_server(server: Cluster, session: psycopg.Connection, options: s
 
 
 def test_ordinary_user(server: Cluster, session: psycopg.Connection) -> None:
-    """An ordinary user comes here too, and the password is checked as anywhere else."""
+    """An ordinary user connects here, and the password rule applies."""
     session.execute(f"create role ann login password '{PASSWORD}' in role pmpp")
     session.execute("set role ann")
     with pytest.raises(
@@ -107,7 +107,7 @@ def test_default_port_of_others(session: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize("connection", ["dbname=postgres", "port={port}", "host='{host}/.//'"])
 def test_limit(server: Cluster, session: psycopg.Connection, connection: str) -> None:
-    """A row for the directory of the socket is for strings without a host as well."""
+    """The limit of the socket's directory bounds connection strings without a host."""
     session.execute("insert into pmpp.connection_limit values ('*', 0), (%s, 1)", [server.host])
     there = connection.format(host=server.host, port=server.port)
     if not connection.startswith("host"):

@@ -26,18 +26,18 @@ def test_superuser_needs_no_password(db: psycopg.Connection, here: str) -> None:
         ("{by_network} password={password}", "{user}"),
         ("{by_network} user='{user}' password={password}", "{user}"),
         ("postgresql://127.0.0.1:{port}/{dbname}?password={password}", "{user}"),
-        # no password, and a wrong one
+        # The string has no password, or a wrong one.
         ("{by_network}", "2F003"),
         ("{by_network} password=''", "2F003"),
         ("{by_network} password=wrong", "08001"),
-        # a password that the server does not ask for
+        # The server does not require the password.
         ("{here} password={password}", "2F003"),
         ("{here} user='{user}' password={password}", "2F003"),
-        # names of files
+        # The string names files.
         ("{by_network} passfile=/tmp/pgpass", "42501"),
         ("{by_network} password={password} sslcert=/tmp/x", "42501"),
         ("service=x", "42501"),
-        # what is no connection string
+        # The text is not a connection string.
         ("{password}=", "22023"),
         ("host=localhost password={password} x", "22023"),
     ],
@@ -45,7 +45,7 @@ def test_superuser_needs_no_password(db: psycopg.Connection, here: str) -> None:
 def test_string_of_an_ordinary_user(
     session: psycopg.Connection, here: str, by_network: str, user: str, string: str, expected: str
 ) -> None:
-    """An ordinary user needs a password, and it must be asked for."""
+    """Non-superusers must supply a password, and the remote server must require it."""
     values = {
         "here": here,
         "by_network": by_network,
@@ -76,7 +76,7 @@ def test_nothing_is_sent_before_the_password_is_checked(
 def test_options_are_applied_after_the_check(
     session: psycopg.Connection, by_network: str, user: str
 ) -> None:
-    """Settings in options hold, but are not sent on connecting."""
+    """pmpp applies the settings in options after the password check, and not on connecting."""
     there = f"{by_network} password={PASSWORD}"
     call = "select * from pmpp.distribute(null::text, %s, array[%s])"
     options = (
@@ -91,14 +91,15 @@ def test_options_are_applied_after_the_check(
     ]
     with pytest.raises(psycopg.Error) as raised:
         session.execute(call, [f"{there} options='-c log_connections=on'", shown])
-    assert raised.value.sqlstate == "55P02"  # it can only be set on connecting
+    # PostgreSQL sets this only on connecting.
+    assert raised.value.sqlstate == "55P02"
     assert str(raised.value.diag.message_detail).startswith("Options of item 1 on host=127.0.0.1")
 
 
 def test_options_of_one_who_is_not_let_in(
     cluster: Cluster, session: psycopg.Connection, here: str
 ) -> None:
-    """A server that trusts the caller's connection does not load a file for it."""
+    """A server that trusts the connection loads no library that the options name."""
     text = f"{here} password=x options='-c session_preload_libraries=nosuch_library'"
     assert answer(session, SESSION_USER, text) == "2F003"
     assert "nosuch_library" not in "".join(
@@ -109,20 +110,22 @@ def test_options_of_one_who_is_not_let_in(
 @pytest.mark.parametrize(
     "answer",
     [
-        b"R\0\0\0\x08\0\0\0\x07",  # asks for a Kerberos ticket
-        # a server whose version does not report whether it is read-only
+        # The server requires a Kerberos ticket.
+        b"R\0\0\0\x08\0\0\0\x07",
+        # The server requires nothing; its version does not report whether it is read-only.
         b"R\0\0\0\x08\0\0\0\0S\0\0\0\x17server_version\x009.6\0Z\0\0\0\x05I",
     ],
     ids=["ticket", "trust"],
 )
 def test_server_that_asks_for_no_password(session: psycopg.Connection, answer: bytes) -> None:
-    """It gets nothing: no ticket of the server's account, and no question of libpq."""
+    """A server that requires no password receives no Kerberos ticket and no query of libpq."""
     got: list[bytes] = []
 
     def serve() -> None:
         wire = listener.accept()[0]
         with wire:
-            wire.recv(8)  # the wish for TLS
+            # libpq first requests TLS.
+            wire.recv(8)
             wire.sendall(b"N")
             wire.recv(4096)
             wire.sendall(answer)
@@ -197,13 +200,14 @@ def test_server_named_like_a_connection_string(
     assert answer(db, SESSION_USER, text) == "08001"
     label = db.execute("select connection from pmpp.last_run()").fetchall()
     assert label == [("port=1 dbname=shop",)]
-    assert answer(session, SESSION_USER, text) == "2F003"  # no password
+    # The text has no password.
+    assert answer(session, SESSION_USER, text) == "2F003"
 
 
 def test_password_required_of_another_wrapper(
     db: psycopg.Connection, session: psycopg.Connection, user: str, cluster: object
 ) -> None:
-    """A mapping that the user wrote for a wrapper without a validator frees from nothing."""
+    """password_required in a mapping counts only if the wrapper's validator guards it."""
     db.execute("create foreign data wrapper lax")
     db.execute(
         sql.SQL("create server lax foreign data wrapper lax options (host {}, port {}, dbname {})").format(
@@ -218,7 +222,7 @@ def test_password_required_of_another_wrapper(
 
 
 def test_password_file_is_for_superusers() -> None:
-    """What libpq finds in the environment of the server lends passwords to superusers alone."""
+    """Only superusers use the password file in the server's environment."""
     with (
         shared_directory() as files,
         Cluster(PG_CONFIG, environment={"PGPASSFILE": str(password_file(files))}) as cluster,

@@ -122,7 +122,7 @@ def test_setup_commands(db: psycopg.Connection, here: str, on_error: str) -> Non
 
 
 def test_number_of_cpus(db: psycopg.Connection, here: str) -> None:
-    """Reading the number of CPUs waits for a caller that has locked where it stands."""
+    """pmpp finds that reading the number of CPUs waits for a lock of the caller."""
     db.execute("begin")
     db.execute("lock table pg_extension in access exclusive mode")
     with pytest.raises(psycopg.errors.DeadlockDetected, match="its number of CPUs"):
@@ -153,7 +153,7 @@ def test_continue(cluster: Cluster, db: psycopg.Connection, here: str) -> None:
 
 
 def test_only_the_cause_fails(db: psycopg.Connection, here: str) -> None:
-    """With continue, a query that waits for a worker that waits for the caller is not lost."""
+    """With continue, pmpp fails only the worker that waits for the caller, not those behind it."""
     db.execute("set pmpp.on_error = 'continue'")
     db.execute("begin")
     db.execute("select from held")
@@ -189,8 +189,8 @@ def test_through_others(
         first.execute("rollback")
         waits[1].result()
     pids = [conn.info.backend_pid for conn in (second, first, db)]
-    told = re.findall(r"process (\d+)", str(raised.value.diag.message_detail))
-    assert list(map(int, told)) == pids
+    named = re.findall(r"process (\d+)", str(raised.value.diag.message_detail))
+    assert list(map(int, named)) == pids
 
 
 def test_waiting_for_others_is_no_deadlock(
@@ -272,7 +272,7 @@ def test_known_by_socket_or_name(
     cluster: Cluster, db: psycopg.Connection, by_network: str, here: str,
     new_role: NewRole, network: str,
 ) -> None:  # fmt: skip
-    """A worker is known by its socket, or by its name if the socket leads to something between."""
+    """pmpp knows a worker by its socket, or by its application_name if a proxy is between."""
     user = new_role()
     db.execute("grant all on held to public")
     db.execute("begin; update held set n = 9")

@@ -49,8 +49,10 @@ def test_examples(server: Cluster, name: str) -> None:
         "==next==\n"
     )
     psql(server, "postgres", "drop database shop with (force)")
-    psql(server, "postgres", "drop role if exists ann")  # a member of pmpp would give a warning
-    assert len(printed) == len(examples) + 1  # with what comes after the last
+    # CREATE EXTENSION would warn about a member of pmpp.
+    psql(server, "postgres", "drop role if exists ann")
+    # The last part is what psql prints after the last example.
+    assert len(printed) == len(examples) + 1
     for (statements, expected), output in zip(examples, printed, strict=False):
         lines = [line.rstrip() for line in output.strip("\n").splitlines()]
         wanted = [line.rstrip() for line in expected.strip("\n").splitlines()]

@@ -10,7 +10,8 @@ from cluster import Cluster
 from helpers import PG_CONFIG, TRUST, notices
 from psycopg import errors
 
-QUERY = "select chr(228)"  # in a database that knows no encoding, a byte that is not UTF8
+# In a database with the encoding SQL_ASCII this is a byte that is not valid in UTF8.
+QUERY = "select chr(228)"
 RUN = """
     select * from pmpp.distribute(null::text, %s, array[%s], num_workers => 1, setup_commands => %s)
 """
@@ -19,14 +20,16 @@ RUN = """
 @pytest.mark.parametrize(
     ("encoding", "message"),
     [
-        ("utf8", "invalid byte sequence for encoding"),  # the remote looks
+        # The remote server checks the value.
+        ("utf8", "invalid byte sequence for encoding"),
+        # pmpp checks the value.
         ("sql_ascii", "a value is not valid in the client_encoding of the connection"),
     ],
 )
 def test_invalid_value(
     cluster: Cluster, db: psycopg.Connection, encoding: str, message: str
 ) -> None:
-    """A value that is not valid is refused with its query; the right encoding is the cure."""
+    """pmpp refuses a value that is not valid in client_encoding, and names the query."""
     db.execute("drop database if exists no_encoding")
     db.execute("create database no_encoding template template0 encoding 'SQL_ASCII' locale 'C'")
     there = cluster.superuser("no_encoding")
@@ -39,13 +42,13 @@ def test_invalid_value(
 
 @pytest.mark.parametrize("encoding", ["EUC_TW", "SJIS"])
 def test_unknown_encoding(db: psycopg.Connection, here: str, encoding: str) -> None:
-    """An encoding is refused that Python does not know, or has other characters for."""
+    """pmpp refuses an encoding that Python does not know, or decodes differently."""
     with pytest.raises(errors.FeatureNotSupported, match=f"is not supported: {encoding}"):
         db.execute(RUN, [here, "select chr(65374)", [f"set client_encoding to {encoding}"]])
 
 
 def test_messages(db: psycopg.Connection, here: str) -> None:
-    """What the remote says besides rows is in that encoding too."""
+    """pmpp reads messages of the remote server in the client_encoding of the connection."""
     setup = ["set client_encoding to latin1", "do $$ begin raise notice 'größer'; end $$"]
     got = notices(db)
     with pytest.raises(errors.UndefinedTable, match='relation "größe" does not exist'):
@@ -54,7 +57,7 @@ def test_messages(db: psycopg.Connection, here: str) -> None:
 
 
 def test_query_that_changes_it(db: psycopg.Connection, here: str) -> None:
-    """A query cannot change the encoding of its own rows: nobody would know in time."""
+    """pmpp refuses a query that changes the client_encoding of its own rows."""
     query = "set client_encoding to latin1; select chr(195) || chr(169)"
     with pytest.raises(errors.FeatureNotSupported, match="has changed client_encoding"):
         db.execute(RUN, [here, query, []])
@@ -135,7 +138,7 @@ def test_local_encoding(
 @pytest.mark.parametrize("word", ["größe", "漢字", "\U0001f642"])
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP"])
 def test_encodings(remote: Cluster, cluster: Cluster, there: str, word: str, encoding: str) -> None:
-    """A database that lacks a character of any field has it escaped, and the session goes on."""
+    """pmpp escapes a character that the local database lacks in any field of a message."""
     with psycopg.connect(cluster.superuser(), autocommit=True) as conn:
         conn.execute("drop database if exists fields")
         conn.execute(f"create database fields encoding '{encoding}' locale 'C' template template0")

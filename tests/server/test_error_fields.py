@@ -33,19 +33,19 @@ LAST_RUN = "select sqlstate, message, detail, hint, context from pmpp.last_run()
 
 
 @pytest.fixture
-def told(db: psycopg.Connection, there: str, remote: Cluster) -> Iterator[psycopg.Connection]:
+def noisy(db: psycopg.Connection, there: str, remote: Cluster) -> Iterator[psycopg.Connection]:
     """A session, and functions on the remote server that complain."""
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:
         conn.execute(
             """
-            create schema told;
-            create domain told.even as int check (value % 2 = 0);
-            create table told.price (i int not null, amount int constraint above check (amount > 0));
-            create function told.deep(i int) returns int language plpgsql as
-                $$ begin return told.deeper(i); end $$;
-            create function told.deeper(i int) returns int language plpgsql as
+            create schema noisy;
+            create domain noisy.even as int check (value % 2 = 0);
+            create table noisy.price (i int not null, amount int constraint above check (amount > 0));
+            create function noisy.deep(i int) returns int language plpgsql as
+                $$ begin return noisy.deeper(i); end $$;
+            create function noisy.deeper(i int) returns int language plpgsql as
                 $$ begin return 1 / i; end $$;
-            create function told.say(level text, code text) returns int language plpgsql as
+            create function noisy.say(level text, code text) returns int language plpgsql as
                 $$ begin
                     if level = 'notice' then
                         raise notice 'm' using errcode = code, detail = 'd', hint = 'h', schema = 's',
@@ -62,7 +62,7 @@ def told(db: psycopg.Connection, there: str, remote: Cluster) -> Iterator[psycop
             """
         )
         yield db
-        conn.execute("drop schema told cascade")
+        conn.execute("drop schema noisy cascade")
 
 
 def fields_of_notices(conn: psycopg.Connection) -> list[dict[str, str | None]]:
@@ -79,16 +79,16 @@ def names(error: psycopg.Error) -> tuple[str | None, ...]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form(told: psycopg.Connection, there: str, form: str) -> None:
-    """Every form has them all; pmpp adds two lines of CONTEXT where PL/pgSQL raises the error."""
-    query = "select told.say('error', 'ZZ123')"
+def test_every_form(noisy: psycopg.Connection, there: str, form: str) -> None:
+    """Every form has all fields; the SQL wrapper functions in PL/pgSQL add two lines of CONTEXT."""
+    query = "select noisy.say('error', 'ZZ123')"
     item = Jsonb([{"connection": there, "query": query, "num_workers": 1}])
-    told.execute("set client_min_messages to error")
+    noisy.execute("set client_min_messages to error")
     with pytest.raises(psycopg.Error) as raised:
-        told.execute(FORMS[form], {"c": there, "q": query, "j": item})
+        noisy.execute(FORMS[form], {"c": there, "q": query, "j": item})
     diag = raised.value.diag
     where = f"Query 1 of item 1 on {there.replace(' user=postgres', '')}: {query}"
-    inner = "PL/pgSQL function told.say(text,text) line 9 at RAISE"
+    inner = "PL/pgSQL function noisy.say(text,text) line 9 at RAISE"
     assert diag.sqlstate == "ZZ123"
     assert diag.message_primary == ("pmpp: m" if form.startswith("record") else "m")
     assert diag.message_detail == f"d\n{inner}\n{where}"
@@ -102,36 +102,36 @@ def test_every_form(told: psycopg.Connection, there: str, form: str) -> None:
             "pmpp._raise",
             f"pmpp.{FORMS[form].partition('pmpp.')[2].partition('(')[0]}",
         ]
-    assert told.execute(LAST_RUN).fetchall() == [("ZZ123", "m", "d", "h", f"{inner}\n{where}")]
+    assert noisy.execute(LAST_RUN).fetchall() == [("ZZ123", "m", "d", "h", f"{inner}\n{where}")]
 
 
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("insert into told.price values (1, -1)", ("told", "price", None, None, "above")),
-        ("insert into told.price values (null)", ("told", "price", "i", None, None)),
-        ("select 3::told.even", ("told", None, None, "even", "even_check")),
+        ("insert into noisy.price values (1, -1)", ("noisy", "price", None, None, "above")),
+        ("insert into noisy.price values (null)", ("noisy", "price", "i", None, None)),
+        ("select 3::noisy.even", ("noisy", None, None, "even", "even_check")),
         ("select 1/0", (None,) * 5),
     ],
 )
 def test_names(
-    told: psycopg.Connection, there: str, query: str, expected: tuple[str | None, ...]
+    noisy: psycopg.Connection, there: str, query: str, expected: tuple[str | None, ...]
 ) -> None:
-    """The names are PostgreSQL's, and none appears that it did not send."""
+    """An error has the names of objects that the remote server sent, and no others."""
     with pytest.raises(psycopg.Error) as raised:
-        told.execute("select * from pmpp.meta(%s, array[%s])", [there, query])
+        noisy.execute("select * from pmpp.meta(%s, array[%s])", [there, query])
     assert names(raised.value) == expected
 
 
-def test_stacked_diagnostics(told: psycopg.Connection, there: str) -> None:
-    """PL/pgSQL reads them."""
-    told.execute(
+def test_stacked_diagnostics(noisy: psycopg.Connection, there: str) -> None:
+    """PL/pgSQL reads the names with GET STACKED DIAGNOSTICS."""
+    noisy.execute(
         sql.SQL(
             """
             create function read_fields() returns text language plpgsql as $$
             declare s text; t text; c text; y text; k text;
             begin
-                perform pmpp.meta({}, array['insert into told.price values (1, -1)']);
+                perform pmpp.meta({}, array['insert into noisy.price values (1, -1)']);
             exception when check_violation then
                 get stacked diagnostics s = schema_name, t = table_name, c = column_name,
                     y = pg_datatype_name, k = constraint_name;
@@ -140,60 +140,62 @@ def test_stacked_diagnostics(told: psycopg.Connection, there: str) -> None:
             """
         ).format(there)
     )
-    assert told.execute("select read_fields()").fetchall() == [("told|price|||above",)]
+    assert noisy.execute("select read_fields()").fetchall() == [("noisy|price|||above",)]
 
 
-def test_context_of_several_lines(told: psycopg.Connection, there: str) -> None:
+def test_context_of_several_lines(noisy: psycopg.Connection, there: str) -> None:
     """The innermost line comes first, as in PostgreSQL."""
     with pytest.raises(psycopg.errors.DivisionByZero):
-        told.execute("select pmpp.distribute(null::int, %s, array['select told.deep(0)'])", [there])
-    ((context,),) = told.execute("select context from pmpp.last_run()").fetchall()
+        noisy.execute(
+            "select pmpp.distribute(null::int, %s, array['select noisy.deep(0)'])", [there]
+        )
+    ((context,),) = noisy.execute("select context from pmpp.last_run()").fetchall()
     assert [line.partition("(")[0] for line in context.splitlines()] == [
-        "PL/pgSQL function told.deeper",
-        "PL/pgSQL function told.deep",
-        f"Query 1 of item 1 on {there.replace(' user=postgres', '')}: select told.deep",
+        "PL/pgSQL function noisy.deeper",
+        "PL/pgSQL function noisy.deep",
+        f"Query 1 of item 1 on {there.replace(' user=postgres', '')}: select noisy.deep",
     ]
 
 
-def test_setup_command(told: psycopg.Connection, there: str) -> None:
-    """Of a setup command too, which last_run names."""
-    setup = "insert into told.price values (1, -1)"
+def test_setup_command(noisy: psycopg.Connection, there: str) -> None:
+    """An error of a setup command has all fields, and last_run() names the setup command."""
+    setup = "insert into noisy.price values (1, -1)"
     with pytest.raises(psycopg.errors.CheckViolation) as raised:
-        told.execute(
+        noisy.execute(
             "select pmpp.distribute(null::int, %s, array['select 1'], setup_commands => array[%s])",
             [there, setup],
         )
-    assert names(raised.value) == ("told", "price", None, None, "above")
-    ((_, _, detail, _, context),) = told.execute(LAST_RUN).fetchall()
+    assert names(raised.value) == ("noisy", "price", None, None, "above")
+    ((_, _, detail, _, context),) = noisy.execute(LAST_RUN).fetchall()
     assert detail == "Failing row contains (1, -1)."
     where = f"Setup command 1 of item 1 on {there.replace(' user=postgres', '')}: {setup}"
     assert context == where
     assert raised.value.diag.message_detail == f"{detail}\n{where}"
 
 
-def test_warnings_of_failed_queries(told: psycopg.Connection, there: str) -> None:
+def test_warnings_of_failed_queries(noisy: psycopg.Connection, there: str) -> None:
     """With on_error = continue the warning has them, and so has the error if all queries fail."""
-    got = fields_of_notices(told)
-    told.execute("set pmpp.on_error = 'continue'")
+    got = fields_of_notices(noisy)
+    noisy.execute("set pmpp.on_error = 'continue'")
     call = "select * from pmpp.meta(%s, %s, num_workers => 1)"
-    bad = "insert into told.price values (1, -1)"
-    told.execute(call, [there, ["select 1", bad]])
+    bad = "insert into noisy.price values (1, -1)"
+    noisy.execute(call, [there, ["select 1", bad]])
     (warning,) = got
     assert (warning["severity_nonlocalized"], warning["sqlstate"]) == ("WARNING", "23514")
     assert (warning["table_name"], warning["constraint_name"]) == ("price", "above")
     with pytest.raises(psycopg.errors.CheckViolation, match="all 2 queries failed") as raised:
-        told.execute(call, [there, [bad, bad]])
-    assert names(raised.value) == ("told", "price", None, None, "above")
+        noisy.execute(call, [there, [bad, bad]])
+    assert names(raised.value) == ("noisy", "price", None, None, "above")
     assert "Query 1 of item 1" in str(raised.value.diag.message_detail)
 
 
 @pytest.mark.parametrize("level", ["notice", "warning"])
 @pytest.mark.parametrize("is_setup", [False, True])
-def test_notices(told: psycopg.Connection, there: str, level: str, is_setup: bool) -> None:
+def test_notices(noisy: psycopg.Connection, there: str, level: str, is_setup: bool) -> None:
     """A notice or a warning has all its fields, and says where it is from."""
-    got = fields_of_notices(told)
-    query = f"select told.say('{level}', '01ABC')"
-    told.execute(
+    got = fields_of_notices(noisy)
+    query = f"select noisy.say('{level}', '01ABC')"
+    noisy.execute(
         "select * from pmpp.distribute(null::int, %s, array[%s], setup_commands => %s)",
         [there, "select 1" if is_setup else query, [query] if is_setup else None],
     )
@@ -208,12 +210,12 @@ def test_notices(told: psycopg.Connection, there: str, level: str, is_setup: boo
         assert [d[name] for name in NAMES] == ["s", "t", "c", "y", "k"]
 
 
-def test_two_servers(told: psycopg.Connection, here: str, there: str) -> None:
-    """Which of two servers has said something is told, also of one that says it while connecting."""
-    got = notices(told)
+def test_two_servers(noisy: psycopg.Connection, here: str, there: str) -> None:
+    """pmpp names the one of two servers that has raised a warning."""
+    got = notices(noisy)
     say = "do $$ begin raise warning 'hello'; end $$"
     connections = [here, there]
-    told.execute(
+    noisy.execute(
         "select * from pmpp.broadcast(null::pmpp.command_with_result, %s, %s)", [connections, say]
     )
     places = [c.replace(" user=postgres", "") for c in connections]
@@ -222,24 +224,24 @@ def test_two_servers(told: psycopg.Connection, here: str, there: str) -> None:
     )
 
 
-def test_value_that_is_refused_here(told: psycopg.Connection, there: str) -> None:
-    """The names in an error of this server are kept as well."""
-    told.execute("create domain odd as int check (value % 2 = 1)")
+def test_value_that_is_refused_here(noisy: psycopg.Connection, there: str) -> None:
+    """An error of the local server keeps the names of objects."""
+    noisy.execute("create domain odd as int check (value % 2 = 1)")
     with pytest.raises(psycopg.errors.CheckViolation) as raised:
-        told.execute("select * from pmpp.distribute(null::odd, %s, array['select 2'])", [there])
+        noisy.execute("select * from pmpp.distribute(null::odd, %s, array['select 2'])", [there])
     assert names(raised.value) == ("public", None, None, "odd", "odd_check")
-    ((_, _, detail, hint, context),) = told.execute(LAST_RUN).fetchall()
+    ((_, _, detail, hint, context),) = noisy.execute(LAST_RUN).fetchall()
     assert (detail, hint) == (None, None)
     assert context == raised.value.diag.message_detail
 
 
-def test_call_in_a_call(told: psycopg.Connection, here: str, there: str) -> None:
+def test_call_in_a_call(noisy: psycopg.Connection, here: str, there: str) -> None:
     """A call whose query is a call: the caller sees through both."""
-    inner = f"select * from pmpp.distribute(null::int, '{there}', array['select told.deep(0)'])"
+    inner = f"select * from pmpp.distribute(null::int, '{there}', array['select noisy.deep(0)'])"
     with pytest.raises(psycopg.errors.DivisionByZero) as raised:
-        told.execute("select pmpp.distribute(null::int, %s, array[%s])", [here, inner])
+        noisy.execute("select pmpp.distribute(null::int, %s, array[%s])", [here, inner])
     detail = (raised.value.diag.message_detail or "").splitlines()
-    starts = ["PL/pgSQL function told.deeper", "PL/pgSQL function told.deep", "Query 1",
+    starts = ["PL/pgSQL function noisy.deeper", "PL/pgSQL function noisy.deep", "Query 1",
               "PL/pgSQL function pmpp._raise", "PL/pgSQL function pmpp.distribute", "Query 1"]  # fmt: skip
     assert len(detail) == len(starts)
     assert all(line.startswith(start) for line, start in zip(detail, starts, strict=True))
@@ -252,7 +254,7 @@ def test_why_a_connection_failed(
     by_network: str,
     on_error: str,
 ) -> None:
-    """last_run tells a wrong password, an unknown database and a refused port apart."""
+    """last_run() says whether the password, the database or the port was wrong."""
     role = new_role()
     login = f"user='{role}' password={PASSWORD}"
     reasons = {

@@ -1,6 +1,6 @@
-"""Generated manifests and generated answers of remotes: never a crash, never a foreign message.
+"""Generated manifests, and generated answers of remote servers, never crash pmpp.
 
-PMPP_FUZZ_SECONDS sets how long each test runs (10 unless told); "make fuzz" runs them for longer.
+PMPP_FUZZ_SECONDS sets how long each test runs (by default 10); "make fuzz" runs them for longer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 SECONDS = float(os.environ.get("PMPP_FUZZ_SECONDS", "10"))
 
 # The SQLSTATEs that pmpp or PostgreSQL give to bad manifests and bad connections. XX000, which a
-# defect of pmpp would have, is not among them.
+# bug in pmpp would have, is not among them.
 EXPECTED = {
     "08001", "08006", "22004", "22021", "22023", "22P02", "22P05", "2202E", "42501", "42601",
     "42704", "42703", "42804", "0A000", "22012", "42P01", "42883", "42P18", "22003",
@@ -218,7 +218,7 @@ streams = st.lists(
 
 
 def test_error_without_sqlstate(db: psycopg.Connection, answering: tuple[int, list[bytes]]) -> None:
-    """An error of which a remote says nothing but the message is shown with that."""
+    """pmpp shows the message of an error that has no other field."""
     port, answers = answering
     answers[:] = [WELCOME, message("E", b"SERROR\0Mno such thing\0\0") + message("Z", b"I")]
     dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
@@ -257,9 +257,10 @@ def test_impossible_format(
 def test_lost_before_the_first_query(
     db: psycopg.Connection, answering: tuple[int, list[bytes]]
 ) -> None:
-    """A connection that is dropped while it is set up is told as that."""
+    """pmpp reports a connection that is dropped while it is set up as lost."""
     port, answers = answering
-    answers[:] = [WELCOME.replace(b"8.0", b"9.6")]  # a version for which there is something to set
+    # pmpp sets something in a server of this version.
+    answers[:] = [WELCOME.replace(b"8.0", b"9.6")]
     dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
     with pytest.raises(psycopg.errors.ConnectionFailure) as raised:
         db.execute(
@@ -268,12 +269,13 @@ def test_lost_before_the_first_query(
     detail = (raised.value.diag.message_detail or "").splitlines()
     assert detail[0] == "server closed the connection unexpectedly"
     assert detail[-1] == f"Item 1 on host=127.0.0.1 port={port}"
-    assert all(line.startswith("\t") for line in detail[1:-1])  # which belong to the first
+    # The lines between belong to the first.
+    assert all(line.startswith("\t") for line in detail[1:-1])
 
 
 @pytest.mark.slow
 def test_byte_streams(db: psycopg.Connection, answering: tuple[int, list[bytes]]) -> None:
-    """Whatever bytes a remote sends, before or after it has let us in, the session survives."""
+    """The session survives whatever bytes a remote server sends."""
     port, answers = answering
     dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
     db.execute("set client_min_messages to error; set statement_timeout to '20s'")
@@ -284,7 +286,8 @@ def test_byte_streams(db: psycopg.Connection, answering: tuple[int, list[bytes]]
         st.booleans(),
         streams,
         st.sampled_from([None, "text", "binary"]),
-        st.sampled_from(["null::text, {}", "{}) as (a text"]),  # whole results, row by row
+        # The first form reads chunks, and the second reads row by row.
+        st.sampled_from(["null::text, {}", "{}) as (a text"]),
     )
     def check(let_in: bool, stream: bytes, result_format: str | None, form: str) -> None:
         answers[0] = (WELCOME if let_in else b"") + stream

@@ -1,4 +1,4 @@
-"""last_run() tells what became of the last call, and unfinished() what is left of it."""
+"""last_run() reports what became of the last call, and unfinished() returns what is left of it."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def test_success(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     queries = ["select 1", "select pg_backend_pid() from pg_sleep(0.05)", "create table made (i int);"
                " drop table made; select i from generate_series(1, 3) i"]  # fmt: skip
     pids = [i for (i,) in db.execute(RUN, [there, queries[:2], 1]).fetchall()]
-    told = db.execute("select * from pmpp.last_run()").fetchall()
+    recorded = db.execute("select * from pmpp.last_run()").fetchall()
     nothing = [None] * 5
-    assert [row[:12] for row in told] == [
+    assert [row[:12] for row in recorded] == [
         (1, n, f"host=127.0.0.1 port={remote.port} dbname=postgres", query, "done", *nothing, 1, "SELECT 1")
         for n, query in enumerate(queries[:2], 1)
     ]  # fmt: skip
-    for *_, started, duration, pid in told:
+    for *_, started, duration, pid in recorded:
         assert before <= started < started + duration <= datetime.now(timezone.utc)
         assert pid in pids
-    assert timedelta(seconds=0.05) <= told[1][13] < timedelta(seconds=20)
+    assert timedelta(seconds=0.05) <= recorded[1][13] < timedelta(seconds=20)
     db.execute(RUN, [there, ["select i from generate_series(1, 3) i; select 4"], 1])
     assert db.execute("select rows, command_tag from pmpp.last_run()").fetchall() == [
         (4, "SELECT 1")
@@ -77,12 +77,12 @@ def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
     failing[2]["queries"] = [queries[2], queries[3]]
     with pytest.raises(psycopg.errors.DivisionByZero):
         db.execute("select * from pmpp.distribute(null::int, %s)", [Jsonb(failing)])
-    told = db.execute(
+    recorded = db.execute(
         "select item, query_number, status, sqlstate, message, rows, command_tag,"
         "       started is null, duration is null, pid is null from pmpp.last_run()"
     ).fetchall()
     ran = (False, False, False)
-    assert told == [
+    assert recorded == [
         (1, 1, "done", None, None, 1, "INSERT 0 1", *ran),
         (2, 1, "cancelled", None, None, 0, None, *ran),
         (3, 1, "failed", "22012", "division by zero", 0, None, *ran),
@@ -102,7 +102,7 @@ def test_failure(db: psycopg.Connection, remote: Cluster, there: str) -> None:
 def test_item_that_cannot_start(
     db: psycopg.Connection, there: str, broken: dict[str, object], sqlstate: str
 ) -> None:
-    """The item that ended the call tells why; everything is unfinished."""
+    """last_run() has the error of the item that ended the call; unfinished() has every query."""
     items: list[dict[str, object]] = [
         {"connection": there, "queries": [SLEEP]},
         {"connection": there, "queries": ["select 1", "select 2"], "num_workers": 1, **broken},
@@ -111,17 +111,20 @@ def test_item_that_cannot_start(
     with pytest.raises(psycopg.Error) as raised:
         db.execute("select * from pmpp.distribute(null::int, %s)", [Jsonb(items)])
     assert raised.value.sqlstate == sqlstate
-    told = db.execute("select item, status, sqlstate, message from pmpp.last_run()").fetchall()
-    assert [row for row in told if row[0] == 2] == [
+    recorded = db.execute("select item, status, sqlstate, message from pmpp.last_run()").fetchall()
+    assert [row for row in recorded if row[0] == 2] == [
         (2, "failed", sqlstate, raised.value.diag.message_primary)
     ] * 2
-    assert not {status for item, status, _, _ in told if item != 2} - {"cancelled", "not started"}
+    assert not {status for item, status, _, _ in recorded if item != 2} - {
+        "cancelled",
+        "not started",
+    }
     left = db.execute("select queries from unnest(pmpp.unfinished())").fetchall()
     assert left == [(item["queries"],) for item in items]
 
 
 def test_cancel(db: psycopg.Connection, remote: Cluster, there: str) -> None:
-    """After a cancel it is told what was cancelled; a call that is not even valid leaves nothing."""
+    """After a cancel, last_run() has every query; after a call that is not valid, it is empty."""
     call = partial(db.execute, RUN, [there, ["select 1", SLEEP, "select 2"], 1])
     with pytest.raises(psycopg.errors.QueryCanceled):
         cancel_once(remote, running(db, SLEEP), db, call)
@@ -159,9 +162,9 @@ def test_rows_that_cannot_be_delivered(
     with pytest.raises(psycopg.Error, match="In a row of query 2 of item 1") as raised:
         db.execute(run, [there, ["select 1", query], 1])
     assert raised.value.sqlstate == sqlstate
-    told = db.execute("select status, sqlstate, message, rows from pmpp.last_run()").fetchall()
+    recorded = db.execute("select status, sqlstate, message, rows from pmpp.last_run()").fetchall()
     message = raised.value.diag.message_primary
-    assert told == [("done", None, None, 1), ("failed", sqlstate, message, 0)]
+    assert recorded == [("done", None, None, 1), ("failed", sqlstate, message, 0)]
     ((left,),) = db.execute("select queries from unnest(pmpp.unfinished())").fetchall()
     assert left == [query]
 
@@ -194,14 +197,14 @@ def test_manifest_that_is_refused(db: psycopg.Connection, there: str, refused: s
 
 
 def test_it_stays_the_same(db: psycopg.Connection, there: str) -> None:
-    """Asked again, it says the same, to the microsecond."""
+    """last_run() returns the same rows each time, to the microsecond."""
     db.execute(RUN, [there, ["select 1", "select 2"], 1])
     first = db.execute("select * from pmpp.last_run()").fetchall()
     assert all(db.execute("select * from pmpp.last_run()").fetchall() == first for _ in range(20))
 
 
 def test_transaction_that_is_undone(db: psycopg.Connection, there: str) -> None:
-    """It does not depend on the caller's transaction, also after an error in it was caught."""
+    """last_run() does not depend on the caller's transaction, nor on an error caught in it."""
     db.execute("begin")
     db.execute(
         "do $$ begin perform * from pmpp.distribute(null::int, '"
@@ -278,7 +281,7 @@ def test_next_client_of_the_session(
 
 
 def test_what_is_left_of_a_failure(db: psycopg.Connection, there: str, new_role: NewRole) -> None:
-    """An error that nobody asked for is only for who knows the key of its call."""
+    """Only the holder of the key of a call gets the failure that it left."""
     caught = "row('22012', 'mine', '', '', '', '', '', '', '')::pmpp._error"
     failure = f"select sqlstate, message, detail, hint from pmpp._failure(%s, {caught})"
     fail = "select pmpp._columns(pmpp._hand_over(array[row(%s, array['select x'], null, 1, null, null)::pmpp.query_manifest]), '{23}', false)"
@@ -293,7 +296,7 @@ def test_what_is_left_of_a_failure(db: psycopg.Connection, there: str, new_role:
 
 
 def test_names_of_roles(db: psycopg.Connection, connect: Connect, there: str) -> None:
-    """It is for a role, not for its name, and also for one that takes another name."""
+    """last_run() belongs to a role, also when the role is renamed, and not to its name."""
     count = "select count(*) from pmpp.last_run()"
     db.execute("create role mover superuser; create role stayer superuser")
     db.execute("set role mover")
@@ -337,12 +340,12 @@ def test_index_builds_are_resumed(db: psycopg.Connection, here: str) -> None:
     for taken in ("c3_index", "c14_index", "c29_index"):
         db.execute(f"create table {taken} ()")
     db.execute("set pmpp.on_error = 'continue'")
-    told = notices(db)
+    got = notices(db)
     done = db.execute(
         "select * from pmpp.meta(%s, %s, num_workers => 2)", [here, builds]
     ).fetchall()
     assert len(done) == 27
-    assert sorted(str(message) for _, message, _, _ in told) == [
+    assert sorted(str(message) for _, message, _, _ in got) == [
         f'relation "{name}_index" already exists' for name in ("c14", "c29", "c3")
     ]
     db.execute("drop table c3_index, c14_index, c29_index")

@@ -163,7 +163,7 @@ def use(conn: psycopg.Connection, client: str, secure: Secure) -> None:
     ids=",".join,
 )
 def test_beside_others(secure: Secure, order: tuple[str, ...]) -> None:
-    """Each gets its rows over TLS, whichever is first in a session, and again after the others."""
+    """Each client gets its rows over TLS, in whichever order a session uses them."""
     with psycopg.connect(secure.network, autocommit=True) as conn:
         for client in order * 2:
             use(conn, client, secure)
@@ -293,7 +293,7 @@ def test_settings_of_malloc(environment: dict[str, str]) -> None:
 
 
 def test_libpq_of_the_system(db: psycopg.Connection, here: str) -> None:
-    """In the server process there is one libpq, the system's."""
+    """The server process has one library called libpq.so, that of the system."""
     db.execute(FORMS["distribute"], {"here": here})
     db.execute("create extension dblink")
     db.execute("select * from dblink(%s, 'select 1') as (i int)", [here])

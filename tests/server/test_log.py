@@ -1,4 +1,4 @@
-"""What the server's log says of a call, on both sides: doc/monitoring.md shows the same lines."""
+"""The logs of both servers have the lines of a call that doc/monitoring.md shows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def start(server: Cluster, caller: psycopg.Connection) -> Callable[[str], tuple[
 
 
 def test_failed_query(start: Callable[[str], tuple[Log, str]]) -> None:
-    """The remote logs its query, the caller where it ran."""
+    """The remote server logs the failed query, and the local server where it ran."""
     log, worker = start("select 1/0")
     text = log.wait_for(f"report: STATEMENT:  {CALL}")
     assert f"{worker}: ERROR:  division by zero\n{worker}: STATEMENT:  select 1/0\n" in text

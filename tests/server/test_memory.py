@@ -163,7 +163,7 @@ def test_notifications(db: psycopg.Connection, there: str) -> None:
 
 
 def test_long_errors(db: psycopg.Connection, there: str) -> None:
-    """Of the long message of an error, last_run keeps the beginning, and the session no more."""
+    """last_run() keeps the beginning of a long message, and the session keeps no more."""
     db.execute("set pmpp.on_error = 'continue'")
     fails = "do $$ begin raise '%', repeat('x', 20000000); end $$"
     call = "select * from pmpp.meta(%s, %s, num_workers => 1)"

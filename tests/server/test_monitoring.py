@@ -79,8 +79,8 @@ def test_activity(
     held.release()
     eventually(cluster, f"not exists ({WORKERS})")
     assert looker.execute("select * from pmpp.activity").fetchall() == []
-    told = db.execute("select pid from pmpp.last_run()").fetchall()
-    assert {pid for (pid,) in told} == pids
+    recorded = db.execute("select pid from pmpp.last_run()").fetchall()
+    assert {pid for (pid,) in recorded} == pids
 
 
 def test_backslashes_in_strings(db: psycopg.Connection, here: str) -> None:
@@ -94,7 +94,7 @@ def test_who_may_see_it(
     cluster: Cluster, db: psycopg.Connection, by_network: str, connect: Connect,
     new_role: NewRole, start: Callable[..., threading.Thread],
 ) -> None:  # fmt: skip
-    """The workers of others are not shown, unless pg_stat_activity shows what they do."""
+    """pmpp.activity shows the workers of others only if pg_stat_activity shows their queries."""
     user, other, watcher, stranger = new_role(), new_role(), new_role(), new_role(member=False)
     db.execute(f'grant pg_read_all_stats to "{watcher}"')
     connection = f"{by_network} password={PASSWORD}"
@@ -109,7 +109,7 @@ def test_who_may_see_it(
 
 
 def test_other_sessions_are_not_workers(db: psycopg.Connection, connect: Connect) -> None:
-    """A session that is named in another way is not taken for a worker."""
+    """pmpp.activity shows no session whose application_name is not that of a worker."""
     for name in (
         "pmpp",
         "pmpp 1 item",
@@ -124,7 +124,7 @@ def test_other_sessions_are_not_workers(db: psycopg.Connection, connect: Connect
 def test_progress(
     db: psycopg.Connection, here: str, held: Held, start: Callable[..., threading.Thread]
 ) -> None:
-    """While a call runs, a notice tells now and then how far it is, in one line."""
+    """pmpp.progress has a notice report from time to time, in one line, how far the call is."""
     reports: list[str] = []
     enough = threading.Event()
 
@@ -155,7 +155,7 @@ def test_progress(
 
 
 def test_no_progress(db: psycopg.Connection, here: str) -> None:
-    """Unless it is asked for, nothing is said."""
+    """pmpp sends no notice if pmpp.progress is not set."""
     got = notices(db)
     for command in ("select", "set pmpp.progress = '0'"):
         db.execute(command)

@@ -1,4 +1,4 @@
-"""With pmpp.on_error = 'continue' a query that fails costs itself, and nothing else."""
+"""With pmpp.on_error = 'continue' only the queries that fail are lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KILL = "select 0 from pg_terminate_backend(pg_backend_pid())"
 
 @pytest.fixture
 def got(db: psycopg.Connection) -> Notices:
-    """What the session is told, which goes on when queries fail."""
+    """The notices of a session whose calls go on when queries fail."""
     db.execute("set pmpp.on_error = 'continue'")
     return notices(db)
 
@@ -62,7 +62,7 @@ def item(connection: str, *queries: str, **fields: object) -> dict[str, object]:
 def test_failed_query(
     db: psycopg.Connection, there: str, got: Notices, form: str, result_format: str | None
 ) -> None:
-    """A warning has the fields of the remote's error; the other rows are delivered."""
+    """A warning has the fields of the remote server's error, and the other queries' rows arrive."""
     raise_all = """
         create function pg_temp.raise_all() returns int language plpgsql as
         $$ begin raise exception using message = 'no', detail = 'Because.', hint = 'Do.'; end $$
@@ -84,8 +84,8 @@ def test_no_rows_of_a_failed_query(db: psycopg.Connection, there: str, got: Noti
     several = "select 7; select 8; select 1/0"
     assert numbers(db, item(there, late, several, "select 9; select 10")) == [9, 10]
     assert [message for _, message, _, _ in got] == ["division by zero"] * 2
-    told = db.execute("select status, rows, command_tag from pmpp.last_run()").fetchall()
-    assert told == [("failed", 0, None), ("failed", 0, None), ("done", 2, "SELECT 1")]
+    recorded = db.execute("select status, rows, command_tag from pmpp.last_run()").fetchall()
+    assert recorded == [("failed", 0, None), ("failed", 0, None), ("done", 2, "SELECT 1")]
 
 
 def test_all_queries_fail(db: psycopg.Connection, there: str, got: Notices) -> None:
@@ -100,7 +100,7 @@ def test_all_queries_fail(db: psycopg.Connection, there: str, got: Notices) -> N
 
 
 def test_lost_connection(db: psycopg.Connection, there: str, got: Notices) -> None:
-    """A connection that is lost costs its query; the rest runs on a new one, set up as well."""
+    """If a connection is lost, only its query fails; pmpp runs the others on a new connection."""
     setup = ["set a.b to 5"]
     own = "select current_setting('a.b')::int"
     assert numbers(db, item(there, own, KILL, own, KILL, own, setup_commands=setup)) == [5, 5, 5]
@@ -114,7 +114,7 @@ def test_lost_connection(db: psycopg.Connection, there: str, got: Notices) -> No
 def test_network_that_fails(
     db: psycopg.Connection, remote: Cluster, there: str, got: Notices
 ) -> None:
-    """A connection that is cut in the middle of a result costs its query, which is not resent."""
+    """If a connection ends within a result, pmpp fails that query and does not send it again."""
     large = "select i from generate_series(1, 100000) i"
     with Forwarder(remote.port, "close", 100_000) as network:
         cut = f"{there} port={network.port}"
@@ -128,7 +128,7 @@ def test_network_that_fails(
 def test_transaction_begun_by_setup_commands(
     db: psycopg.Connection, there: str, got: Notices, result_format: str | None
 ) -> None:
-    """A query that fails in such a transaction does not spoil those after it."""
+    """If a query fails in a transaction, pmpp runs those after it on a new connection."""
     queries = ["select 1", "select 1/0", "select 2", "select 3"]
     manifest = item(there, *queries, setup_commands=["begin"], result_format=result_format)
     assert numbers(db, manifest) == [1, 2, 3]
@@ -162,24 +162,24 @@ def test_item_that_fails(
     there_too = f"{there} dbname={broken.pop('dbname', 'postgres')}"
     bad = {**item(there_too, "select 3", "select 4"), **broken}
     assert numbers(db, item(there, "select 1"), bad, item(there, "select 2")) == [1, 2]
-    ((severity, told, _, _),) = got
+    ((severity, shown, _, _),) = got
     assert severity == "WARNING"
     failed = db.execute(
         "select message ~ %s from pmpp.last_run() where item = 2 and status = 'failed'", [message]
     ).fetchall()
     assert failed == [(True,), (True,)]
-    assert db.execute("select %s ~ %s", [told, message]).fetchall() == [(True,)]
+    assert db.execute("select %s ~ %s", [shown, message]).fetchall() == [(True,)]
 
 
 def test_queries_that_pmpp_refuses(
     db: psycopg.Connection, remote: Cluster, there: str, got: Notices
 ) -> None:
-    """A result that is too large, or a COPY, costs its query, and its connection ends."""
+    """pmpp fails a query with a result that is too large or a COPY, and closes its connection."""
     db.execute("set pmpp.max_result_size = '1MB'")
     large = "select i from generate_series(1, 1000000) i"
     copies = "copy (select 1) to stdout", "copy pg_class from stdin"
     assert numbers(db, item(there, "select 1", large, *copies, "select 2")) == [1, 2]
-    assert [told for _, told, _, _ in got] == [
+    assert [shown for _, shown, _, _ in got] == [
         "the result is larger than pmpp.max_result_size",
         "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
         "COPY FROM STDIN and COPY TO STDOUT cannot be used in a query of pmpp",
@@ -200,7 +200,7 @@ def test_some_setup_commands_fail(db: psycopg.Connection, here: str, got: Notice
 
 
 def test_no_setup_command_succeeds(db: psycopg.Connection, there: str, got: Notices) -> None:
-    """If none of several connections can be set up, there is one warning, of the reason."""
+    """If pmpp can set up no connection of an item, it warns once and names the reason."""
     bad = item(there, "select 1", "select 2", num_workers=2, setup_commands=["set nope to 1"])
     assert numbers(db, bad, item(there, "select 3")) == [3]
     assert [message for _, message, _, _ in got] == ['unrecognized configuration parameter "nope"']
@@ -222,14 +222,14 @@ def test_other_columns(db: psycopg.Connection, there: str, got: Notices) -> None
     manifest = item(there, "select 1", *other, "select 5")
     assert numbers(db, manifest) == [1, 5]
     assert len(got) == 3
-    told = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
-    assert told[1:4] == [("failed", "42804", 0)] * 3
-    # without a row type the first result decides how many columns there are: it may be the odd one
+    recorded = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
+    assert recorded[1:4] == [("failed", "42804", 0)] * 3
+    # Without a row type the first result decides how many columns there are.
     first, second = "select 2, 3 where false", "select 1"
     with pytest.raises(psycopg.errors.DatatypeMismatch, match="expected 2, got 1"):
         numbers(db, item(there, first, second), form="record")
-    told = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
-    assert told == [("done", None, 0), ("failed", "42804", 0)]
+    recorded = db.execute("select status, sqlstate, rows from pmpp.last_run()").fetchall()
+    assert recorded == [("done", None, 0), ("failed", "42804", 0)]
 
 
 def test_row_that_does_not_fit(db: psycopg.Connection, there: str, got: Notices) -> None:
@@ -260,7 +260,7 @@ mixtures = st.lists(
 
 
 def test_any_mixture(db: psycopg.Connection, there: str, got: Notices) -> None:
-    """Whatever fails beside what, and however few connections: the rows of the others come."""
+    """Whatever fails, and however few connections there are, the other queries' rows arrive."""
 
     @settings(
         max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -280,7 +280,7 @@ def test_any_mixture(db: psycopg.Connection, there: str, got: Notices) -> None:
 
 
 def test_default_and_reset(db: psycopg.Connection, there: str) -> None:
-    """Unless told otherwise, a call stops at the first error."""
+    """A call stops at the first error if pmpp.on_error is not set."""
     manifest = item(there, "select 1/0", "select 1")
     for command in ("select", "set pmpp.on_error = 'stop'", "set pmpp.on_error = 'continue'"):
         db.execute(command)
@@ -292,14 +292,14 @@ def test_default_and_reset(db: psycopg.Connection, there: str) -> None:
 
 
 def test_unknown_values(db: psycopg.Connection, there: str) -> None:
-    """A setting with a value that means nothing is an error when it is used."""
+    """A call raises an error if a setting has an invalid value."""
     for name, value in UNKNOWN:
         db.execute(f"set pmpp.{name} = '{value}'")
         for form in ("polymorphic", "record"):
             with pytest.raises(psycopg.errors.InvalidParameterValue) as raised:
                 numbers(db, item(there, "select 1"), form=form)
-            told = str(raised.value.diag.message_primary)
-            assert f"invalid value for pmpp.{name}: {value}" in told
+            shown = str(raised.value.diag.message_primary)
+            assert f"invalid value for pmpp.{name}: {value}" in shown
             assert raised.value.diag.message_hint
         db.execute(f"reset pmpp.{name}")
     assert numbers(db, item(there, "select 1")) == [1]

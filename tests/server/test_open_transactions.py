@@ -1,4 +1,4 @@
-"""Work that is rolled back because nobody commits it is not taken for done."""
+"""last_run() reports work that was rolled back because nobody committed it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_begin_in_the_setup(db: psycopg.Connection, here: str, query: str) -> No
 
 
 def test_function_that_writes(db: psycopg.Connection, here: str) -> None:
-    """What a function writes in a SELECT counts, and the rows are delivered."""
+    """pmpp notices that a function has written in a SELECT, and delivers the rows."""
     got = notices(db)
     call = "select * from pmpp.distribute(null::int, %s, array['select keep()'], setup_commands => array['begin'])"
     assert db.execute(call, [here]).fetchall() == [(1,)]
@@ -87,7 +87,7 @@ def test_setup_that_writes(db: psycopg.Connection, here: str) -> None:
 
 
 def test_error_in_the_transaction(db: psycopg.Connection, here: str) -> None:
-    """A query that fails takes those before it in its transaction with it, in either mode."""
+    """If a query fails, last_run() reports those before it in its transaction as rolled back."""
     queries = [INSERT, "do 'begin perform 1/0; end'"]
     with pytest.raises(psycopg.errors.DivisionByZero):
         db.execute(CALL, [here, queries, ["begin"]])
@@ -108,7 +108,7 @@ def test_error_at_commit(db: psycopg.Connection, here: str) -> None:
 
 
 def test_lost_connection(db: psycopg.Connection, here: str) -> None:
-    """What a connection has done in an open transaction is lost with it."""
+    """If a connection is lost, last_run() reports the queries of its transaction as rolled back."""
     db.execute("set pmpp.on_error = 'continue'")
     terminate = "do 'begin perform pg_terminate_backend(pg_backend_pid()); end'"
     db.execute(CALL, [here, [INSERT, terminate], ["begin"]])

@@ -47,14 +47,15 @@ CALLS = [
     f"pmpp.distribute_tagged(null::int, {ONE_ITEM})",
     f"pmpp.distribute_tagged(null::int, {ONE_ITEM}::json)",
     "unnest(pmpp.jsonb_array_to_text_array(jsonb_build_array(c)))",
-    # errors
+    # These calls fail.
     "pmpp.distribute(null::int, c, array['select 1/0', 'größe'])",
     "pmpp.distribute(null::int, pmpp.unfinished())",
     "pmpp.distribute(pmpp.unfinished()) as (i int)",
     "pmpp.distribute(null::int, c || ' nonsense=1', array['select 1'])",
     f"pmpp.distribute(null::int, {ONE_ITEM} || {ONE_ITEM} || 'null')",
     f"pmpp.distribute({ONE_ITEM} || '{{}}') as (i int)",
-    "pmpp.meta(split_part(c, '=', 5), array['select 1'])",  # a misplaced password
+    # The password stands in place of the connection string.
+    "pmpp.meta(split_part(c, '=', 5), array['select 1'])",
 ]
 
 
@@ -79,7 +80,7 @@ def caller(server: Cluster) -> Iterator[psycopg.Connection]:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_statements(server: Cluster, caller: psycopg.Connection, call: str) -> None:
-    """Neither their texts nor their parameters, nor the constants in their plans."""
+    """No text, parameter or plan of a statement that PostgreSQL logs or counts has the password."""
     seen = len(server.read_log())
     for _ in range(2):
         try:
@@ -107,7 +108,7 @@ def public_mapping(db: psycopg.Connection, user: str, shop: str) -> None:
 
 @pytest.mark.usefixtures("public_mapping")
 def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) -> None:
-    """Who connects through a PUBLIC mapping cannot see its password."""
+    """A user who connects through a mapping for PUBLIC cannot see its password."""
     assert answer(session, SESSION_USER, "shop") is not None
     ((options,),) = session.execute("select umoptions from pg_user_mappings").fetchall()
     assert options is None
@@ -135,7 +136,7 @@ def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) 
 def test_internal_functions_by_hand(
     session: psycopg.Connection, call: str, sqlstate: str | None
 ) -> None:
-    """Internal functions give nothing away when they are called by hand."""
+    """Internal functions do not show the password when a user calls them."""
     assert answer(session, SESSION_USER, "shop") is not None
     try:
         result = str(session.execute(call).fetchall())
@@ -151,7 +152,7 @@ def test_internal_functions_by_hand(
 def test_log_and_activity_show_no_password(
     cluster: object, db: psycopg.Connection, session: psycopg.Connection
 ) -> None:
-    """Neither the server's log nor pg_stat_activity tells the password of a mapping."""
+    """Neither the server's log nor pg_stat_activity shows the password of a mapping."""
     query = "select string_agg(query || application_name, ' ') from pg_stat_activity"
     ((seen,),) = session.execute(
         "select * from pmpp.distribute(null::text, 'shop', array[%s])", [query]

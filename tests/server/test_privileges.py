@@ -93,7 +93,7 @@ def test_role_that_exists(empty: psycopg.Connection, new_role: NewRole) -> None:
 
 
 def test_plain_users_may_not_call(connect: Connect, new_role: NewRole, by_network: str) -> None:
-    """Who is no member of the role pmpp has no access to the functions."""
+    """A role that is not a member of pmpp may not call the functions."""
     outsider = connect(user=new_role(member=False))
     assert answer(outsider, SESSION_USER, f"{by_network} password={PASSWORD}") == "42501"
 
@@ -101,7 +101,7 @@ def test_plain_users_may_not_call(connect: Connect, new_role: NewRole, by_networ
 def test_internal_functions_are_closed_to_plain_users(
     db: psycopg.Connection, connect: Connect, new_role: NewRole
 ) -> None:
-    """Who is no member of pmpp can call none of its functions."""
+    """A role that is not a member of pmpp has EXECUTE on none of its functions."""
     outsider = connect(user=new_role(member=False))
     functions = db.execute(
         "select oid from pg_proc where pronamespace = 'pmpp'::regnamespace"

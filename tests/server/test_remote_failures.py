@@ -35,7 +35,7 @@ def failure(
 
 @pytest.fixture
 def throwaway() -> Iterator[Cluster]:
-    """A remote of the test's own, to be broken."""
+    """A remote server that a test may break."""
     with Cluster(PG_CONFIG, hba=[TRUST]) as cluster:
         yield cluster
 
@@ -45,7 +45,7 @@ def throwaway() -> Iterator[Cluster]:
 def test_connection_is_cut(
     db: psycopg.Connection, remote: Cluster, fault: Fault, after: int
 ) -> None:
-    """A connection that ends too early is an error; its result is never taken for whole."""
+    """A connection that ends too early is an error; pmpp never takes its result for complete."""
     query = "select repeat('x', 1000) from generate_series(1, 10000)"
     with Forwarder(remote.port, fault, after) as network:
         error = failure(db, tcp(network.port), [query, SLEEP], 2)
@@ -57,7 +57,7 @@ def test_connection_is_cut(
 
 
 def test_worker_is_terminated(db: psycopg.Connection, remote: Cluster, there: str) -> None:
-    """When a remote backend is terminated, its own error arrives and the others are cancelled."""
+    """When a worker is terminated, its own error arrives and pmpp cancels the other workers."""
     queries = [SLEEP, "select pg_terminate_backend(pg_backend_pid())::text"]
     error = failure(db, there, queries, 2)
     assert error.sqlstate == "57P01"
@@ -68,7 +68,7 @@ def test_worker_is_terminated(db: psycopg.Connection, remote: Cluster, there: st
 
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
 def test_server_is_stopped(db: psycopg.Connection, throwaway: Cluster, mode: str) -> None:
-    """A remote server that is stopped while it works is an error that names the query."""
+    """If a remote server is stopped during a query, the error names the query."""
 
     def stop() -> None:
         eventually(throwaway, running(db, SLEEP))
@@ -123,7 +123,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
 def test_something_that_is_not_postgresql(db: psycopg.Connection, answer: bytes) -> None:
-    """Whatever a listener answers, the call ends with an error of ours."""
+    """Whatever a listener answers, the call ends with an error of pmpp."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -173,7 +173,7 @@ def test_too_many_connections(throwaway: Cluster, db: psycopg.Connection, limit:
     ["select -5", "select 0", "select 2000000000", "select null::int", "select 1/0", "select 2, 3"],
 )
 def test_absurd_number_of_cpus(db: psycopg.Connection, remote: Cluster, definition: str) -> None:
-    """A remote that claims an absurd number of CPUs fails the call and no more."""
+    """A remote server that reports an absurd number of CPUs fails the call."""
     with psycopg.connect(remote.superuser(), autocommit=True) as conn:
         conn.execute("drop database if exists absurd with (force)")
         conn.execute("create database absurd")
@@ -191,7 +191,7 @@ def test_absurd_number_of_cpus(db: psycopg.Connection, remote: Cluster, definiti
 
 
 def test_flood_of_notices(db: psycopg.Connection, there: str) -> None:
-    """Very many and very long notices arrive, and cost no more than their time."""
+    """Very many and very long notices arrive."""
     got = notices(db)
     query = (
         "do $$ begin for i in 1..2000 loop raise notice '%', repeat('n', 10000); end loop; end $$"
@@ -201,8 +201,9 @@ def test_flood_of_notices(db: psycopg.Connection, there: str) -> None:
 
 
 def test_endless_notices_can_be_cancelled(db: psycopg.Connection, there: str) -> None:
-    """A cancel is not lost among notices, whatever is being done with them when it comes."""
-    db.execute("select pmpp._load()")  # takes longer than the timeout on a busy machine
+    """A cancel ends a call that is receiving notices without end."""
+    # On a busy machine, loading pmpp takes longer than the timeout.
+    db.execute("select pmpp._load()")
     db.execute("set client_min_messages to warning; set statement_timeout to '500ms'")
     endless = "do $$ begin loop raise notice 'again'; end loop; end $$"
     error = failure(db, there, [endless], 1, META)
@@ -225,7 +226,7 @@ def test_endless_result(db: psycopg.Connection, there: str) -> None:
 def test_connection_is_cut_between_rows(
     db: psycopg.Connection, remote: Cluster, there: str
 ) -> None:
-    """A connection that ends while wide rows come in is an error too."""
+    """A connection that ends between wide rows is an error."""
     db.execute(WIDE)
     query = "select n, n, n, n, n, n, n, n from generate_series(1, 100000) n"
     with (
@@ -255,7 +256,7 @@ def test_bad_value_while_the_query_runs(
 
 
 def test_failure_after_many_records(db: psycopg.Connection, there: str) -> None:
-    """Without a row type, a failure after work_mem of rows still tells what failed, in its detail."""
+    """Without a row type, the DETAIL of a failure after work_mem of rows names the query."""
     queries = ["select repeat('x', 100) from generate_series(1, 100000)", "select 1/0"]
     manifest = [{"connection": there, "queries": queries, "num_workers": 1}]
     db.execute("set work_mem to '64kB'")

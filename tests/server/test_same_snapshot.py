@@ -157,7 +157,7 @@ def test_citus(
     new_role: NewRole,
     connect: Connect,
 ) -> None:
-    """Citus reads with snapshots of several servers once it has a table, whoever hides its names."""
+    """same_snapshot() refuses a database in which Citus has a table, whoever hides its names."""
     db.execute(CITUS)
     assert db.execute(WITH, [here, ["select 1"], 1]).fetchall() == [(1,)]
     db.execute("create table spread (id int)")
@@ -177,7 +177,7 @@ def test_citus(
     ],
 )
 def test_databases_that_spread_tables(db: psycopg.Connection, version: str) -> None:
-    """Other databases that spread tables are known by what they call themselves."""
+    """same_snapshot() knows other distributed databases by version()."""
     function = "create or replace function pg_catalog.version() returns text language sql as {}"
     db.execute(sql.SQL(function).format(f"select {sql.quote(version)}"))
     assert_refused(db)

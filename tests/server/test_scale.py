@@ -8,7 +8,6 @@ from cluster import Cluster
 from helpers import MEET
 from psycopg import sql
 
-MB = 1024  # in the units of /proc/<pid>/status, kB
 RUN = "select count(*), sum(n) from pmpp.distribute(null::bigint, %s, %s, num_workers => %s) n"
 
 

@@ -159,13 +159,14 @@ def test_session(db: psycopg.Connection, connect: Connect, new_role: NewRole, he
     )
     caller.execute(HOSTILE)
     assert caller.execute(run, [here]).fetchall() == wanted
-    with connect(user=caller.info.user) as fresh:  # where nothing is prepared yet
+    # In a new session nothing is prepared yet.
+    with connect(user=caller.info.user) as fresh:
         fresh.execute(HOSTILE)
         assert fresh.execute(run, [here]).fetchall() == wanted
 
 
 def test_current_user_counts(db: psycopg.Connection, here: str, user: str, by_network: str) -> None:
-    """After SET ROLE and inside SECURITY DEFINER functions it is the current user who asks."""
+    """After SET ROLE and inside SECURITY DEFINER functions the current user's rights count."""
     db.execute(
         """
         create function as_superuser(connection text) returns text language sql security definer
@@ -181,7 +182,7 @@ def test_current_user_counts(db: psycopg.Connection, here: str, user: str, by_ne
 def test_definer_of_lower_rights(
     db: psycopg.Connection, connect: Connect, new_role: NewRole, here: str
 ) -> None:
-    """A superuser who runs a function of an ordinary user lends it no rights."""
+    """A SECURITY DEFINER function of an ordinary user has no rights of a superuser who calls it."""
     owner = new_role()
     db.execute("grant create on schema public to public")
     connect(user=owner).execute(

@@ -1,4 +1,4 @@
-"""What one session sees of the installation."""
+"""A session goes on when the extension or types change, and refuses a foreign package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUN = "select * from pmpp.distribute(null::int, %s, array['select 1', 'select 2'
 def test_another_version_is_loaded(
     db: psycopg.Connection, here: str, module: str, path: str
 ) -> None:
-    """A package that another function has loaded is refused, with the cure."""
+    """pmpp refuses a package of its name that another function has loaded, with a hint."""
     db.execute(
         f"""
         do language plpython3u $$
@@ -37,7 +37,7 @@ def test_another_version_is_loaded(
 
 
 def test_plans_survive_changes(db: psycopg.Connection, here: str) -> None:
-    """A session goes on when a type that it used is dropped and made anew."""
+    """A session goes on when a type that it used is dropped and created again."""
     query = "select * from pmpp.distribute(null::shape, %s, array['select 1, 2'])"
     db.execute("create type shape as (a int, b int)")
     assert db.execute(query, [here]).fetchall() == [(1, 2)]

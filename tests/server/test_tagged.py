@@ -81,7 +81,7 @@ def test_commands(db: psycopg.Connection, there: str) -> None:
 
 
 def test_broadcast(db: psycopg.Connection, remote: Cluster, there: str) -> None:
-    """The label of a connection tells which one a row is from."""
+    """The column "connection" names the connection that a row is from."""
     rows = db.execute(
         "select item, connection, query_number, result from pmpp.broadcast_tagged("
         "null::text, array[%s, %s], 'select current_database()', array[null, 'binary']) order by 1",
@@ -107,7 +107,7 @@ ERRORS = [
 
 
 def test_errors(db: psycopg.Connection, there: str) -> None:
-    """They are those of distribute."""
+    """distribute_tagged raises the errors that distribute raises."""
     db.execute(TYPES)
     for row_type, query, message in ERRORS:
         with pytest.raises(psycopg.Error, match=message) as raised:
@@ -116,7 +116,7 @@ def test_errors(db: psycopg.Connection, there: str) -> None:
 
 
 def test_continue(db: psycopg.Connection, there: str) -> None:
-    """Which of many connections answered is told by the tags and by last_run()."""
+    """The tags and last_run() show which of many connections answered."""
     db.execute("set pmpp.on_error = 'continue'")
     answers = db.execute(
         "select item, result from pmpp.broadcast_tagged(null::int, array[%s, %s, %s], 'select 1')"

@@ -66,13 +66,13 @@ def test_function_of_the_right_name(db: psycopg.Connection, theirs: str) -> None
 
 @pytest.mark.parametrize("result_format", [None, "text", "binary"])
 def test_other_statements(db: psycopg.Connection, theirs: str, result_format: str | None) -> None:
-    """What pmpp sends before a query calls no function or operator of the database's owner."""
+    """The statements of pmpp before a query call no function or operator of the database's owner."""
     call = "select * from pmpp.distribute(null::int, %s, array['select 1'], result_format => %s, num_workers => 1)"
     assert db.execute(call, [theirs, result_format]).fetchall() == [(1,)]
 
 
 def test_same_snapshot(db: psycopg.Connection, theirs: str) -> None:
-    """The setup commands that same_snapshot() makes call nothing of theirs either."""
+    """The setup commands of same_snapshot() call no function or operator of the database's owner."""
     call = "select * from pmpp.meta(%s, array['select 1'], setup_commands => pmpp.same_snapshot())"
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
         db.execute(call, [theirs])
@@ -81,7 +81,7 @@ def test_same_snapshot(db: psycopg.Connection, theirs: str) -> None:
 def test_extension_that_is_installed(
     db: psycopg.Connection, remote: Cluster, theirs: str, there: str
 ) -> None:
-    """The extension's own number is read, also by who may not call its function."""
+    """pmpp reads the number of CPUs from the extension, also as a role that may not call it."""
     with psycopg.connect(theirs, autocommit=True) as conn:
         conn.execute("set search_path to pg_catalog; drop schema pmpp cascade")
         conn.execute("create extension pmpp cascade")
@@ -91,7 +91,7 @@ def test_extension_that_is_installed(
 
 
 def test_extension_in_c(db: psycopg.Connection, remote: Cluster, theirs: str) -> None:
-    """A function in C of the extension is called, but not in a schema of an ordinary user."""
+    """pmpp calls a function in C of the extension, but not one that an ordinary user owns."""
     with psycopg.connect(theirs, autocommit=True) as conn:
         conn.execute("set search_path to pg_catalog; drop schema pmpp cascade")
         conn.execute("create extension pmpp cascade")

@@ -1,4 +1,4 @@
-"""Every value arrives as it is: any type, any format, any form, any settings of the remote."""
+"""Every value arrives as it is, in any type, format and form, under any settings."""
 
 from __future__ import annotations
 
@@ -194,7 +194,8 @@ def test_scalars(
     name, strategy = next((n, s) for n, (t, s) in COLUMNS.items() if t == type)
     fill(values, [dict.fromkeys(COLUMNS), {**dict.fromkeys(COLUMNS), name: _example(strategy)}])
     connection = there.replace("user=postgres", "user=remote_1")
-    if type in EXPRESSIONS:  # a composite row type takes the columns apart
+    # The columns of a composite row type are those of the query.
+    if type in EXPRESSIONS:
         query = f"select (v.{name}).* from vals v where {name} is not null"
         expected = values.execute(
             f"select {name}::text from vals where {name} is not null"
@@ -283,7 +284,7 @@ def test_type_of_a_stranger(db: psycopg.Connection, here: str) -> None:
 
 
 def test_binary_cursor(values: psycopg.Connection, there: str) -> None:
-    """What comes in binary unasked is read, or refused in words."""
+    """pmpp reads a binary cursor's integers, and refuses its other values with an error."""
     call = (
         "select d::text from pmpp.distribute(null::numeric, %s, array['fetch all from c'],"
         " setup_commands => array['begin', 'declare c binary cursor for select ' || %s]) d"
@@ -326,7 +327,7 @@ SINGLE_VALUES = [
 
 
 def test_single_rows(db: psycopg.Connection, here: str) -> None:
-    """A value in a row of its own is what it is among others, for every type that has a short way."""
+    """A value in a single row is the same as among other rows, for types written in special ways."""
     db.execute("create domain word as text check (value <> 'no'); create type five as"
                " (t text, v varchar(5), d word, c char(3), n name, i int, b bytea, j json, jb jsonb, a text[])")  # fmt: skip
     values = "array[{}]::text[]".format(", ".join(["%s"] * len(SINGLE_VALUES) + ["null"]))
@@ -350,7 +351,7 @@ def test_single_rows(db: psycopg.Connection, here: str) -> None:
 
 
 def test_single_rows_that_do_not_fit(db: psycopg.Connection, here: str) -> None:
-    """What a type refuses among other rows it refuses in a row of its own."""
+    """A value that a type refuses among other rows is refused in a single row."""
     db.execute(
         "create type short as (v varchar(2)); create domain word as text check (value <> 'no')"
     )

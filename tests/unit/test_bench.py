@@ -1,4 +1,4 @@
-"""What the benchmark prints and draws."""
+"""The table and the chart of the benchmark."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_only_what_is_between_the_marks_is_replaced() -> None:
     ("value", "shown"), [(1.234, "1.23 s"), (0.1234, "123 ms"), (0.00567, "5.7 ms")]
 )
 def test_times_have_units(value: float, shown: str) -> None:
-    """Three digits, in seconds or milliseconds."""
+    """The benchmark shows times with three digits, in seconds or milliseconds."""
     assert seconds(value) == shown
 
 
@@ -49,13 +49,13 @@ def test_times_have_units(value: float, shown: str) -> None:
     [([1.0] + [0.1] * 7, 2, 1.0), ([0.1] * 7 + [1.0], 2, 1.3), ([2.0, 2.0, 2.0], 2, 4.0)],
 )
 def test_best_schedule(lengths: list[float], workers: int, expected: float) -> None:
-    """Queries are begun in order, each by the worker that is free first."""
+    """best_schedule gives each query, in order, to the worker that is free first."""
     assert best_schedule(lengths, workers) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("is_log", [True, False])
 def test_chart_shows_every_line_inside_its_frame(is_log: bool) -> None:
-    """Well-formed, with title, legend, labels of both axes, and no point outside."""
+    """The chart is well-formed, has title, legend and labels, and no point outside of its frame."""
     lines = {"pmpp": [(1, 5.0), (10, 70.0)], "a < b": [(1, 3.0), (10, 900.0)]}
     y = value_axis("ms", [3.0, 900.0], is_log=is_log)
     svg = ElementTree.fromstring(chart("A & B", Axis("rows", 1, 10, (1, 10), is_log), y, lines))
@@ -65,5 +65,6 @@ def test_chart_shows_every_line_inside_its_frame(is_log: bool) -> None:
     assert y.most >= 900.0
     height = float(svg.attrib["height"])
     circles = [element for element in svg.iter() if element.tag.endswith("circle")]
-    assert len(circles) == 3  # two points, and the legend
+    # There are two points, and one in the legend.
+    assert len(circles) == 3
     assert all(0 < float(circle.attrib["cy"]) < height for circle in circles)

@@ -1,4 +1,4 @@
-"""The documentation names what there is, and nothing else."""
+"""The documentation names settings, errors, pages and targets that exist, and no others."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_sqlstates() -> None:
 
 
 def test_messages_exist() -> None:
-    """Every message with a cure is one that can come."""
+    """Every message that the documentation lists is in the sources."""
     messages = [message for page in PAGES for message in listed(page)]
     assert len(messages) > 30
     unknown = [
@@ -176,7 +176,8 @@ def without_hint(tree: ast.AST) -> Iterator[str]:
                     for v in message.values
                 )
             else:
-                continue  # the message of a remote
+                # The message is that of a remote server.
+                continue
             if not any(keyword.arg == "hint" for keyword in node.keywords):
                 yield text
 

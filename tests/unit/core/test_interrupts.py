@@ -1,4 +1,4 @@
-"""A call ends while it goes through what it was given, however much that is."""
+"""An interrupt ends every loop over what a caller gives."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ LOOPS: dict[str, Callable[[Interrupts], object]] = {
 
 
 def test_engine_looks_for_interrupts_in_each_of_its_loops() -> None:
-    """Items, queries, and the state of each of both are gone through one after the other."""
+    """The engine checks for interrupts in each of its loops over items and queries."""
     checks = []
     Engine(
         items(EVERY, ["q"]), [TARGET] * EVERY, Settings(), Limits(), lambda: checks.append(1), print

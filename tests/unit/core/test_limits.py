@@ -46,7 +46,7 @@ def count(limiter: Limiter, item: int) -> int:
 
 
 def test_without_limits_every_connection_is_permitted() -> None:
-    """Nothing is limited that has no limit."""
+    """A target without a limit has no limit."""
     assert count(limiter_of(Limits(), None, {1: target("a")}), 1) == 100
     assert count(limiter_of(limits(b=1), None, {1: target("a")}), 1) == 100
 
@@ -83,7 +83,7 @@ def test_star_limits_each_of_those_without_a_limit() -> None:
 
 
 def test_star_is_not_evaded_by_further_names() -> None:
-    """What leads to one host, under whatever further names, shares its limit."""
+    """Connection strings that lead to one host share its limit, whatever other hosts they name."""
     targets = {
         1: target("a"),
         2: target("a", server="x"),
@@ -178,7 +178,7 @@ def test_a_limit_is_not_evaded_by_a_link(tmp_path: Path) -> None:
 
 
 def test_long_names_are_compared_at_once() -> None:
-    """The name of a directory that no socket can have is not looked at."""
+    """The limits compare the name of a directory that is too long for a socket as text."""
     targets = {n: target(part * 150_000) for n, part in enumerate(["/a", "/..", "x.", "0."])}
     assert count(limiter_of(limits(everywhere=2), None, targets), 0) == 2
 
@@ -200,7 +200,7 @@ class Counted:
 
 
 def test_all_calls_of_a_process() -> None:
-    """Together they have as many as the process may have; one that can have none is told."""
+    """All calls of a process share its files, and a call that gets none raises an error."""
     counted = Counted(20)
     files = OpenFiles(counted.acquire, counted.release)
     first, second, third = (limiter_of(Limits(), None, {1: target("a")}, files) for _ in range(3))

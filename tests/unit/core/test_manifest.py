@@ -1,4 +1,4 @@
-"""Checking manifests; what SQL users see of it is tested by the regression test bad_input."""
+"""Parsing manifests; the regression test bad_input tests what SQL users see of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def item(**fields: object) -> Item:
 
 
 def test_defaults() -> None:
-    """What is left out takes the documented default."""
+    """A field that is missing has the documented default."""
     assert item() == Item(1, "c", ["select 1"], 1.0, None, (), None)
 
 
@@ -65,7 +65,7 @@ def test_worker_count(
     ],
 )
 def test_asks_cpus(fields: dict[str, object], asks: bool) -> None:
-    """The CPUs are asked for only if the answer can make a difference."""
+    """An item needs the number of CPUs only if it can make a difference."""
     assert item(**fields).asks_cpus is asks
 
 

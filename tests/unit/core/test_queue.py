@@ -1,4 +1,4 @@
-"""The order in which queries are handed out."""
+"""The queue: the order of queries, and what becomes of each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_unfinished_counts_until_the_last_has_ended() -> None:
 
 
 def test_failure_is_kept_without_its_traceback() -> None:
-    """What is kept of a failure for last_run() are its fields, and no frames."""
+    """The queue keeps the fields of a failure for last_run(), and no frames."""
     queue = WorkQueue([item(1, "a")], {1: "one"}, UNINTERRUPTED)
     try:
         raise PmppError("m", sqlstate="22012", detail="d", hint="h")
@@ -128,7 +128,7 @@ def test_statements_that_may_lack_rows(sql: str, expected: bool) -> None:
     "unit", ["'", '"', "$", "$a", "$a$", "--", "/*", "(", ";", "e'\\'", "do ' ", "--\n", "/**/"]
 )
 def test_long_statements_take_no_time(unit: str) -> None:
-    """No text makes the reading of a statement slow."""
+    """The queue reads a statement in linear time, whatever is in it."""
     started = time.process_time()
     for prefix in ("", "drop ", "with "):
         may_lack_rows(prefix + unit * 300_000)

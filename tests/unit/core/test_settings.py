@@ -12,12 +12,12 @@ def read(**values: str) -> Settings:
 
 
 def test_defaults() -> None:
-    """What is not set, or was reset and is empty, has its default."""
+    """A setting that is not set, or is empty after a reset, has its default."""
     assert read() == read(on_error="", progress="") == Settings()
 
 
 def test_values() -> None:
-    """Values are read; words in any case."""
+    """The settings are parsed, words in upper or lower case."""
     assert read(
         on_error="Continue", max_workers="3", connect_retries="0", progress="2.5"
     ) == Settings(on_error="continue", max_workers=3, progress=2.5)
@@ -46,7 +46,7 @@ def test_invalid_values(name: str, value: str) -> None:
 
 
 def test_result_limit() -> None:
-    """What is streamed has no limit by default, and what is held has one."""
+    """A streamed result has no limit by default, and a buffered result has one."""
     assert Settings().result_limit is None
     assert Settings(on_error="continue").result_limit == 1 << 30
     for on_error in ("stop", "continue"):

@@ -1,4 +1,4 @@
-"""What is prepared before psycopg's wheel is loaded."""
+"""Preparations before psycopg's wheel is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_authorities_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_authorities_of_the_administrator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment of the server says is left as it is."""
+    """pmpp does not change the certificates that the server's environment names."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/own.pem")
     monkeypatch.setenv("SSL_CERT_DIR", "/etc/own")
     libpq._name_authorities()

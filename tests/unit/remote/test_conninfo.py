@@ -93,7 +93,7 @@ def test_part_of_a_password_is_not_taken_for_a_host(text: str) -> None:
     ],
 )
 def test_password_in_another_parameter_is_not_shown(text: str, keyword: str) -> None:
-    """What libpq or the remote says of a value cannot show a password that it took into it."""
+    """pmpp refuses a parameter that seems to contain a password, and does not show it."""
     with pytest.raises(
         PmppError, match=f"^item 1: connection parameter {keyword} seems to contain a password$"
     ) as raised:
@@ -112,12 +112,13 @@ def test_password_in_another_parameter_is_not_shown(text: str, keyword: str) -> 
         ("sslcert", "/etc/a:b@c.pem"),
         ("host", "::1,@socket"),
         ("host", "/tmp/a:b@c"),
-        ("options", ":" * 1_000_000),  # in no time
+        # pmpp reads these in linear time.
+        ("options", ":" * 1_000_000),
         ("host", "x" * 1_000_000),
     ],
 )
 def test_what_only_looks_like_a_password(keyword: str, value: str) -> None:
-    """Other values are taken as they are."""
+    """pmpp takes values that only look like a password."""
     target = from_string("item 1", f"{keyword}='{value}'", SUPERUSER)
     assert target.params[keyword] == value
 
@@ -126,7 +127,7 @@ def test_what_only_looks_like_a_password(keyword: str, value: str) -> None:
     "text", ["connect_timeout=" + "9" * 400, "postgresql://localhost/%ff", "connect_timeout=soon"]
 )
 def test_what_cannot_be_read(text: str) -> None:
-    """It is refused in words."""
+    """pmpp refuses text that is not a connection string, and says why."""
     with pytest.raises(PmppError, match=r"^item 1: conne") as raised:
         from_string("item 1", text, SUPERUSER)
     assert raised.value.sqlstate == "22023"
@@ -177,7 +178,7 @@ def test_misspelt_keyword_is_named(text: str, keyword: str) -> None:
     ],
 )
 def test_part_of_a_password_is_not_named(text: str) -> None:
-    """What stands before = is not shown if it may belong to a password."""
+    """The error does not show text before = that may belong to a password."""
     with pytest.raises(PmppError) as raised:
         from_string("item 1", text, SUPERUSER)
     error = raised.value
@@ -185,7 +186,7 @@ def test_part_of_a_password_is_not_named(text: str) -> None:
 
 
 def test_port_that_is_none() -> None:
-    """It is refused without being shown: it may be a part of a URI that is not written right."""
+    """pmpp refuses a port that is not a number without showing it: it may be part of a password."""
     with pytest.raises(PmppError, match=r"^item 1: port must be a number, or one for each host$"):
         from_string("item 1", "postgresql://localhost:5432:secret/db", SUPERUSER)
     assert from_string("item 1", "host=a,b port=1,2", SUPERUSER).display_name == "host=a,b port=1,2"
@@ -203,7 +204,7 @@ def test_port_that_is_none() -> None:
     ],
 )
 def test_hosts_that_limits_know(text: str, hosts: list[str]) -> None:
-    """A limit applies to every host that is written, as a name or as an address."""
+    """A limit applies to every host that a connection string names, as a name or an address."""
     assert from_string("item 1", text, SUPERUSER).hosts == hosts
 
 
@@ -228,7 +229,7 @@ def test_ordinary_users_name_no_files(keyword: str) -> None:
 
 
 def test_ordinary_users_may_name_the_authorities_of_the_system() -> None:
-    """This is no file that the caller chooses."""
+    """An ordinary user may write sslrootcert=system, which names no file."""
     text = "dbname=x password=p sslrootcert=system ssl_min_protocol_version=TLSv1.3"
     params = from_string("item 1", text, USER).params
     assert params["sslrootcert"] == "system"
@@ -237,7 +238,7 @@ def test_ordinary_users_may_name_the_authorities_of_the_system() -> None:
 
 
 def test_empty_values_are_none() -> None:
-    """The server's account and its certificate are not used in place of an empty value."""
+    """pmpp does not replace an empty value by the server's account or its certificate."""
     assert from_string("item 1", "dbname=x password=p user=''", USER).params["user"] == "bob"
     params = resolve(
         {"user": "", "password": "p", "sslcert": "", "sslkey": ""}, options={"sslcert": ""}
@@ -263,14 +264,14 @@ def test_scram_passthrough(of: str) -> None:
 
 @pytest.mark.parametrize("text", ["dbname=x", "dbname=x password=''", "postgresql:///x"])
 def test_ordinary_users_need_a_password(text: str) -> None:
-    """Without a password in the string an ordinary user does not get as far as connecting."""
+    """pmpp does not connect an ordinary user whose connection string has no password."""
     with pytest.raises(PmppError, match="item 1: a password is required") as raised:
         from_string("item 1", text, USER)
     assert raised.value.sqlstate == "2F003"
 
 
 def test_ordinary_users_are_kept_from_the_credentials_of_the_server() -> None:
-    """The caller's own name is the default, and no certificate lies in wait."""
+    """An ordinary user connects under its own name, and without the server's certificate."""
     target = from_string("item 1", "dbname=x password=p", USER)
     assert target.must_use_password
     assert target.params["user"] == "bob"
@@ -286,7 +287,7 @@ def test_ordinary_users_are_kept_from_the_credentials_of_the_server() -> None:
     ],
 )
 def test_ordinary_users_have_no_kerberos(text: str) -> None:
-    """The ticket of the server's account is of no use, whatever the caller writes."""
+    """pmpp turns Kerberos off for an ordinary user, whatever the caller writes."""
     params = from_string("item 1", text, USER).params
     assert params["gssencmode"] == "disable"
     assert params["gssdelegation"] == "0"
@@ -299,7 +300,7 @@ def test_ordinary_users_have_no_kerberos(text: str) -> None:
 
 
 def test_encryption_by_kerberos_is_refused() -> None:
-    """Who asks for encryption does not silently get none."""
+    """pmpp refuses encryption by Kerberos, and does not silently connect without it."""
     with pytest.raises(PmppError, match="gssencmode=require may not be used"):
         from_string("item 1", "dbname=x password=p gssencmode=require", USER)
 
@@ -316,7 +317,7 @@ def test_encryption_by_kerberos_is_refused() -> None:
     ],
 )
 def test_require_auth_of_an_ordinary_user(require_auth: str, left: str) -> None:
-    """What is narrower than asking for a password is kept, and nothing else is let in."""
+    """require_auth of an ordinary user permits only methods that require the password."""
     target = from_string("item 1", f"dbname=x password=p require_auth='{require_auth}'", USER)
     assert target.params["require_auth"] == left
 
@@ -326,7 +327,7 @@ def test_require_auth_of_an_ordinary_user(require_auth: str, left: str) -> None:
     ["gss", "none", "!scram-sha-256,!md5,!password", "md5,!gss", "!gss,md5", "md5,x", "md5,", ","],
 )
 def test_require_auth_that_permits_no_password(require_auth: str) -> None:
-    """Without a method that asks for the password an ordinary user is refused."""
+    """pmpp refuses an ordinary user whose require_auth permits no method with a password."""
     with pytest.raises(PmppError, match="must permit a method that asks for the password"):
         from_string("item 1", f"dbname=x password=p require_auth='{require_auth}'", USER)
 
@@ -351,7 +352,7 @@ def test_require_auth_that_permits_no_password(require_auth: str) -> None:
     ],
 )
 def test_options_of_an_ordinary_user(options: str, settings: list[tuple[str, str]] | None) -> None:
-    """Nothing of them is sent on connecting; settings are set later, all else is refused."""
+    """pmpp applies settings in options after connecting, and refuses everything else in them."""
     text = f"dbname=x password=p options='{options}'"
     assert from_string("item 1", text, SUPERUSER).settings == ()
     if settings is None:
@@ -364,7 +365,7 @@ def test_options_of_an_ordinary_user(options: str, settings: list[tuple[str, str
 
 
 def test_options_of_a_server_wait_for_the_password_too() -> None:
-    """Anybody may have written them."""
+    """pmpp applies the options of a foreign server after the password check too."""
     mapping = {"user": "u", "password": "p"}
     assert resolve(mapping, options={"options": "-c a=1"}).settings == [("a", "1")]
     mapping = {"user": "u", "password_required": "false"}
@@ -377,7 +378,7 @@ def resolve(mapping: dict[str, str] | None, **fields: Any) -> Target:
 
 
 def test_server_options_that_libpq_does_not_know_are_left_out() -> None:
-    """Options of the wrapper such as fetch_size are not libpq's."""
+    """pmpp leaves out options of the wrapper, such as fetch_size, that libpq does not know."""
     target = resolve({"user": "u", "password": "p"})
     assert target.display_name == 'server "shop"'
     assert target.params["host"] == "db"
@@ -394,14 +395,14 @@ def test_server_options_that_libpq_does_not_know_are_left_out() -> None:
     ],
 )
 def test_values_of_server_options_are_checked(keyword: str, value: str, message: str) -> None:
-    """They are refused in the same words as those of a connection string."""
+    """pmpp refuses a server option in the words in which it refuses one of a connection string."""
     with pytest.raises(PmppError, match=message):
         resolve({"user": "u", "password": "p"}, options={keyword: value})
 
 
 @pytest.mark.parametrize("caller", [USER, SUPERUSER])
 def test_server_options_that_are_dangerous_are_left_out(caller: Caller) -> None:
-    """Anybody could have written these into a server of a wrapper without a validator."""
+    """pmpp leaves out server options that anybody could write without a validator."""
     mapping = {"user": "u", "password": "p"}
     options = {option.keyword.decode(): "1" for option in Conninfo.get_defaults()}
     server = FDW._replace(
@@ -422,19 +423,19 @@ def test_server_options_that_are_dangerous_are_left_out(caller: Caller) -> None:
 
 @pytest.mark.parametrize("no", ["false", "off", "no", "0", "F", "of"])
 def test_password_required_false_counts_for_postgres_fdw(no: str) -> None:
-    """postgres_fdw lets only superusers write this, so it can be believed."""
+    """pmpp believes password_required=false of postgres_fdw, which only superusers can write."""
     assert not resolve({"user": "u", "password_required": no}).must_use_password
 
 
 @pytest.mark.parametrize("yes", ["true", "on", "1", "", "o"])
 def test_password_required_otherwise(yes: str) -> None:
-    """Anything that PostgreSQL does not read as false leaves the password required."""
+    """The password stays required if PostgreSQL does not read password_required as false."""
     with pytest.raises(PmppError, match="a password is required"):
         resolve({"user": "u", "password_required": yes})
 
 
 def test_password_required_false_counts_for_no_other_wrapper() -> None:
-    """Anybody could have written this into the mapping of a wrapper without a validator."""
+    """pmpp ignores password_required=false of any other wrapper, where anybody could write it."""
     with pytest.raises(PmppError, match="a password is required"):
         resolve({"user": "u", "password_required": "false"}, is_postgres_fdw=False)
 

@@ -43,20 +43,20 @@ def test_array_literal(values: tuple[str | None, ...], expected: str) -> None:
 
 @pytest.mark.parametrize("write", [as_rows, as_columns])
 def test_nul(write: Write) -> None:
-    """What PL/Python would cut off is refused."""
+    """pmpp refuses a NUL byte, where PL/Python would cut the value off."""
     with pytest.raises(PmppError, match="a value contains a NUL character"):
         write([("a", None), ("b\0c", "d")])
 
 
 def test_nul_in_a_single_row() -> None:
-    """Also where a value is handed over as it is."""
+    """pmpp refuses a NUL byte in a value that it delivers as it is."""
     with pytest.raises(PmppError, match="a value contains a NUL character"):
         as_columns([("b\0c",)], [25])
 
 
 @pytest.mark.parametrize("mark", ["\x1c", "\x1d", "\x1e", "x"])
 def test_as_rows(mark: str) -> None:
-    """However a batch is written, it is what each of its rows is by itself."""
+    """A batch written as rows contains what each row contains alone."""
     values = [f'a{mark}"\\', "", None, mark, '","', "(,)"]
     some = [(a, b) for a in values for b in values]
     batches: list[list[tuple[str | None, ...]]] = [
@@ -69,7 +69,7 @@ def test_as_rows(mark: str) -> None:
 
 
 def test_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that would be too long is halved until it is not."""
+    """pmpp halves a batch that is too long until it is not."""
     some = [("1", "a"), ("2", None), ("3", "c" * 100)]
     assert as_columns(some) == [['{"1","2","3"}', '{"a",NULL,"' + "c" * 100 + '"}']]
     monkeypatch.setattr(literals, "MOST_CHARACTERS", 50)

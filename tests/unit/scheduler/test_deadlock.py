@@ -1,4 +1,4 @@
-"""Which workers wait for the caller, as far as PostgreSQL's functions tell."""
+"""Workers that wait for the caller, according to PostgreSQL's functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OWN = "pmpp 10 item 1"
 
 
 class Sessions:
-    """In place of a server: who waits for whom, and who is called what."""
+    """Stands for a server: which session waits for which, and their names."""
 
     def __init__(self, blockers: Mapping[int, list[int]], named: Mapping[int, Named]) -> None:
         self._blockers = blockers
@@ -71,14 +71,14 @@ def active(*names: tuple[int, str]) -> dict[int, Named]:
 def test_found(
     fd: int, blockers: dict[int, list[int]], named: dict[int, Named], found: list[int]
 ) -> None:
-    """Workers are found that wait for the caller, directly or through others."""
+    """pmpp finds workers that wait for the caller, directly or through others."""
     deadlocks = Deadlocks(Sessions(blockers, named), CALLER, 5432, timeout=0)
     workers = {pid: Worker(pid, OWN, fd) for pid in (20, 21)}
     assert list(deadlocks.find(workers)) == found
 
 
 def test_not_before_the_timeout(fd: int) -> None:
-    """A worker that has not waited long is not looked at, nor is the next look due."""
+    """pmpp does not check a worker before deadlock_timeout."""
     deadlocks = Deadlocks(Sessions({20: [CALLER]}, active((20, OWN))), CALLER, 5432, timeout=100)
     assert not deadlocks.is_due()
     assert not deadlocks.find({20: Worker(20, OWN, fd)})

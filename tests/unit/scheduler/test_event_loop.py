@@ -18,7 +18,8 @@ class Receiver:
     """In place of a connection: it receives a megabyte at a time, and delivers it in large chunks."""
 
     def __init__(self) -> None:
-        self.pgconn = object()  # connected
+        # The session is connected.
+        self.pgconn = object()
         self.received = 0
         self.delivered = 0
         self.ours, self.theirs = socket.socketpair()
@@ -82,7 +83,7 @@ def test_others_receive_when_one_stalls(receivers: list[Receiver]) -> None:
 
 
 def test_small_results_are_received_meanwhile(receivers: list[Receiver]) -> None:
-    """What is not large is never paused."""
+    """The event loop never pauses a small result."""
     small, *large = receivers
     for receiver in large:
         receiver.theirs.send(b"something to read")

@@ -1,4 +1,4 @@
-"""What is installed is compared with the tree."""
+"""not_of_the_tree compares an installation with the tree."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_prerequisites_are_of_the_version_of_pg_config(packages: Path, directory
     [("9", "pmpp needs PostgreSQL"), ("none", "There is no")],
 )
 def test_prerequisites_of_no_supported_version(packages: Path, version: str, message: str) -> None:
-    """A version that is too old, or that cannot be told, installs nothing."""
+    """tools/prerequisites installs nothing for a version that is too old or unknown."""
     done = _prerequisites(packages, PG_CONFIG=f"{packages}/{version}/bin/pg_config")
     assert done.returncode == 1
     assert message in done.stderr
