@@ -1,4 +1,4 @@
-"""Who may connect with which parameters."""
+"""The rules for connection strings and foreign servers: who may connect with which parameters."""
 
 from __future__ import annotations
 
