@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from types import SimpleNamespace
 
+import hypothesis
 import psycopg
 import pytest
 from cluster import Cluster, server_for_tests
@@ -31,6 +32,11 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("PG") and name != "PG_CONFIG"]:
         del os.environ[name]
     os.environ["LC_ALL"] = "C.UTF-8"
+    # A busy machine is slow, and examples that failed are in the message.
+    hypothesis.settings.register_profile(
+        "pmpp", deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    hypothesis.settings.load_profile("pmpp")
     # With this handler, fixtures remove their servers also when the run is terminated.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A shell starts background jobs with SIGINT ignored, which tests of Ctrl-C would inherit.

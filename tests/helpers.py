@@ -65,6 +65,13 @@ CITUS = """
 """
 
 
+def manifest_entry(**fields: object) -> dict[str, object]:
+    """Return an item as the server hands it to pmpp: all fields, null unless they are given."""
+    names = ("connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
+             "result_format")  # fmt: skip
+    return {**dict.fromkeys(names), **fields}
+
+
 def tcp(port: int) -> str:
     """Return a connection string for a server of this machine that trusts postgres."""
     return f"host=127.0.0.1 port={port} user=postgres dbname=postgres"

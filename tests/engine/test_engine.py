@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import psycopg
 import pytest
 from cluster import Cluster
-from helpers import eventually, wait_until, workers_of
+from helpers import eventually, manifest_entry, wait_until, workers_of
 from pmpp.core.interrupts import Interrupts
 from pmpp.core.limits import Limits
 from pmpp.core.literals import as_rows
@@ -39,10 +39,7 @@ def engine(
     check_interrupts: Callable[[], None] = lambda: None,
     on_notice: Callable[[Notice], None] = lambda notice: None,
 ) -> Engine:
-    fields = ["connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
-              "result_format"]  # fmt: skip
-    entries = [{**dict.fromkeys(fields), **item} for item in items]
-    manifest = parse(entries, Interrupts(check_interrupts))
+    manifest = parse([manifest_entry(**item) for item in items], Interrupts(check_interrupts))
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
     return Engine(manifest, targets, settings, Limits(), check_interrupts, on_notice)
 

@@ -12,13 +12,10 @@ from uuid import UUID
 import psycopg
 import pytest
 from helpers import CITUS, PASSWORD, Connect, NewRole, NewServer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SOME = settings(
-    max_examples=8, deadline=None, database=None, derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+SOME = settings(max_examples=8, derandomize=True)
 
 TYPES = """
     create collation german (provider = icu, locale = 'de');

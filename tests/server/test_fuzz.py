@@ -16,7 +16,7 @@ from itertools import count
 import psycopg
 import pytest
 from helpers import descriptors
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 SECONDS = float(os.environ.get("PMPP_FUZZ_SECONDS", "10"))
@@ -75,9 +75,7 @@ items = st.fixed_dictionaries(
 manifests = st.lists(items, max_size=3) | json_values
 
 
-SOME = settings(
-    max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
+SOME = settings(max_examples=100)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from cluster import Cluster
 from forwarder import Forwarder
 from helpers import MEET, SLEEP, cancel_once, descriptors, eventually, notices, running, workers_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Notices = list[tuple[str | None, ...]]
@@ -262,9 +262,7 @@ mixtures = st.lists(
 def test_any_mixture(db: psycopg.Connection, there: str, got: Notices) -> None:
     """Whatever fails, and however few connections there are, the other queries' rows arrive."""
 
-    @settings(
-        max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=25)
     @given(mixtures, st.sampled_from(["", "1", "2"]))
     def check(mixture: list[tuple[dict[str, object] | None, list[str], int]], most: str) -> None:
         manifest, expected = [item(there, "select 0")], [0]

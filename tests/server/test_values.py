@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from cluster import Cluster
 from helpers import NewServer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import errors, sql
 
@@ -162,12 +162,7 @@ RECORD = "select got::text from pmpp.distribute(array[row({connection}, array['s
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-)
+@settings(max_examples=40, derandomize=True)
 @given(rows=rows_of_values, remote_number=st.integers(0, len(REMOTE_SETTINGS) - 1))
 def test_values(
     values: psycopg.Connection, there: str, rows: list[dict[str, object]], remote_number: int
@@ -298,9 +293,7 @@ def test_binary_cursor(values: psycopg.Connection, there: str) -> None:
 def _example(strategy: st.SearchStrategy[object]) -> object:
     found: list[object] = []
 
-    @settings(
-        max_examples=1, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=1, derandomize=True)
     @given(strategy)
     def take(value: object) -> None:
         found.append(value)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from helpers import manifest_entry
 from pmpp.core.interrupts import EVERY, Interrupts
 from pmpp.core.limits import Limiter, Limits
 from pmpp.core.manifest import Item, parse
@@ -33,9 +34,7 @@ INTERRUPTED, UNINTERRUPTED = Interrupts(interrupt), Interrupts(lambda: None)
 
 
 def entry(**fields: object) -> dict[str, object]:
-    names = ["connection", "queries", "cpu_multiplier", "num_workers", "setup_commands",
-             "result_format"]  # fmt: skip
-    return {**dict.fromkeys(names), "connection": "port=1", "queries": ["q"], **fields}
+    return manifest_entry(**{"connection": "port=1", "queries": ["q"], **fields})
 
 
 def items(count: int, queries: list[str]) -> list[Item]:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from helpers import manifest_entry
 from pmpp.core.interrupts import Interrupts
 from pmpp.core.manifest import Item, parse
 from pmpp.errors import PmppError
 
 UNINTERRUPTED = Interrupts(lambda: None)
 
-GOOD = {
-    "connection": "c",
-    "queries": ["select 1"],
-    "cpu_multiplier": None,
-    "num_workers": None,
-    "setup_commands": None,
-    "result_format": None,
-}
+GOOD = manifest_entry(connection="c", queries=["select 1"])
 
 
 def item(**fields: object) -> Item:
