@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
 from helpers import PASSWORD, notices
+from listener import listener, message
 from psycopg import errors
 
 CALL = "select t::text from pmpp.distribute(null::{}, %s, array['select 1'], num_workers => 1) t"
 MONEY, MONEY_ARRAY = 790, 791
-
-
-def message(kind: bytes, body: bytes = b"") -> bytes:
-    """A message of the protocol."""
-    return kind + struct.pack("!i", len(body) + 4) + body
 
 
 def fields(**texts: str) -> bytes:
@@ -46,23 +42,20 @@ def engine(answer: bytes, refused: bytes = b"", **parameters: str) -> Iterator[s
     """Serve one connection; yields a connection string.
 
     Args:
-        answer: what a query is answered with.
-        refused: what SET and set_config() are answered with.
-        parameters: what is told about the server.
+        answer: the answer to a query.
+        refused: the answer to SET and set_config().
+        parameters: what the server reports about itself.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_serve, args=(listener, answer, refused, parameters))
-        thread.start()
-        yield f"host=127.0.0.1 port={listener.getsockname()[1]} dbname=x user=x sslmode=disable"
-        thread.join()
+    serve = partial(_serve, answer, refused, parameters)
+    with listener(serve) as port:
+        yield f"host=127.0.0.1 port={port} dbname=x user=x sslmode=disable"
 
 
 def _serve(
-    listener: socket.socket, answer: bytes, refused: bytes, parameters: Mapping[str, str]
+    answer: bytes, refused: bytes, parameters: Mapping[str, str], client: socket.socket
 ) -> None:
     ready = message(b"Z", b"I")
-    client, _ = listener.accept()
-    with client, client.makefile("rb") as received:
+    with client.makefile("rb") as received:
         (length,) = struct.unpack("!i", received.read(4))
         received.read(length - 4)
         client.sendall(message(b"R", bytes(4)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import threading
-from contextlib import suppress
 
 import psycopg
 import pytest
 from cluster import Cluster
 from forwarder import Forwarder
 from helpers import PASSWORD, NewRole, descriptors
+from listener import listener, message
 from psycopg.types.json import Jsonb
 
 RUN = "select * from pmpp.distribute(null::int, %s, %s, num_workers => 1)"
@@ -62,11 +61,6 @@ def test_wrong_password(
     assert len([line for line in log if failed in line and "DETAIL:" not in line]) == 1
 
 
-def message(kind: bytes, body: bytes) -> bytes:
-    """Return a message of PostgreSQL's protocol."""
-    return kind + (len(body) + 4).to_bytes(4, "big") + body
-
-
 def test_wrong_kind_of_server(db: psycopg.Connection, new_role: NewRole, by_network: str) -> None:
     """pmpp tries the next host if a server takes the password and is not of the wanted kind."""
     connection = f"{by_network} host=127.0.0.1,127.0.0.1 user='{new_role()}' password={PASSWORD}"
@@ -89,23 +83,17 @@ def test_session_that_is_ended_at_once(db: psycopg.Connection, ended: bytes, err
     ready = message(b"R", bytes(4)) + version + message(b"Z", b"I")
     starts: list[bytes] = []
 
-    def serve() -> None:
-        # The end of the test closes the listener.
-        with suppress(OSError):
-            while True:
-                with listener.accept()[0] as connection:
-                    starts.append(connection.recv(1000))
-                    connection.sendall(ready)
-                    connection.recv(1000)
-                    connection.sendall(ended)
+    def serve(client: socket.socket) -> None:
+        starts.append(client.recv(1000))
+        client.sendall(ready)
+        client.recv(1000)
+        client.sendall(ended)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, daemon=True).start()
+    with listener(serve) as port:
         db.execute("set pmpp.connect_retries = 2")
-        place = f"host=127.0.0.1 port={listener.getsockname()[1]} sslmode=disable"
+        place = f"host=127.0.0.1 port={port} sslmode=disable"
         with pytest.raises(psycopg.OperationalError, match=error):
             db.execute(RUN, [f"{place} gssencmode=disable", ["select 1"]])
-        listener.shutdown(socket.SHUT_RDWR)
     assert len(starts) == 3
 
 

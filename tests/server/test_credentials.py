@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 from cluster import Cluster
 from helpers import PASSWORD, PG_CONFIG, SESSION_USER, answer
+from listener import listener
 from psycopg import sql
 from server_files import password_file, shared_directory
-
-RUN = "select * from pmpp.distribute(null::text, %s, array['select session_user'])"
 
 
 def test_superuser_needs_no_password(db: psycopg.Connection, here: str) -> None:
@@ -121,25 +119,18 @@ def test_server_that_asks_for_no_password(session: psycopg.Connection, answer: b
     """A server that requires no password receives no Kerberos ticket and no query of libpq."""
     got: list[bytes] = []
 
-    def serve() -> None:
-        wire = listener.accept()[0]
-        with wire:
-            # libpq first requests TLS.
-            wire.recv(8)
-            wire.sendall(b"N")
-            wire.recv(4096)
-            wire.sendall(answer)
-            got.append(wire.recv(4096))
+    def serve(client: socket.socket) -> None:
+        # libpq first requests TLS.
+        client.recv(8)
+        client.sendall(b"N")
+        client.recv(4096)
+        client.sendall(answer)
+        got.append(client.recv(4096))
 
-    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
-        running = pool.submit(serve)
-        there = (
-            f"host=localhost hostaddr=127.0.0.1 port={listener.getsockname()[1]} password=x "
-            "target_session_attrs=read-write"
-        )
+    with listener(serve) as port:
+        there = f"host=localhost hostaddr=127.0.0.1 port={port} password=x target_session_attrs=read-write"
         with pytest.raises(psycopg.Error) as raised:
-            session.execute(RUN, [there])
-        running.result()
+            session.execute(SESSION_USER, [there])
     assert got == [b""]
     assert raised.value.sqlstate == "2F003"
     assert "did not ask for the password" in str(raised.value)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -18,6 +17,7 @@ import pytest
 from helpers import descriptors
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
+from listener import listener, message
 
 SECONDS = float(os.environ.get("PMPP_FUZZ_SECONDS", "10"))
 
@@ -155,60 +155,47 @@ def test_array_manifests(session: psycopg.Connection) -> None:
 def answering() -> Iterator[tuple[int, list[bytes]]]:
     """A listener that answers on every connection with the bytes of a list, one after another."""
     answers = [b""]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                with client:
-                    try:
-                        for answer in answers:
-                            client.recv(100_000)
-                            client.sendall(answer)
-                        client.shutdown(socket.SHUT_WR)
-                        while client.recv(100_000):
-                            pass
-                    except OSError:
-                        pass
+    def serve(client: socket.socket) -> None:
+        for answer in answers:
+            client.recv(100_000)
+            client.sendall(answer)
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(100_000):
+            pass
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield listener.getsockname()[1], answers
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def message(kind: str, *fields: bytes) -> bytes:
-    body = b"".join(fields)
-    return kind.encode() + (len(body) + 4).to_bytes(4, "big") + body
+    with listener(serve) as port:
+        yield port, answers
 
 
 WELCOME = (
-    message("R", b"\0\0\0\0")
-    + message("S", b"client_encoding\0UTF8\0")
-    + message("S", b"server_version\0" + b"8.0\0")
-    + message("K", b"\0\0\0\1\0\0\0\2")
-    + message("Z", b"I")
+    message(b"R", b"\0\0\0\0")
+    + message(b"S", b"client_encoding\0UTF8\0")
+    + message(b"S", b"server_version\0" + b"8.0\0")
+    + message(b"K", b"\0\0\0\1\0\0\0\2")
+    + message(b"Z", b"I")
 )
 words = st.binary(max_size=12)
 shorts = st.integers(0, 3).map(lambda n: n.to_bytes(2, "big"))
 streams = st.lists(
     st.one_of(
-        st.builds(message, st.sampled_from(list("RSKZTDCENAIGHWcdnstv123")), words, words),
         st.builds(
-            message, st.just("T"), shorts, st.just(b"a\0" + bytes(18)), st.just(b"b\0" + bytes(18))
+            message,
+            st.sampled_from([bytes([kind]) for kind in b"RSKZTDCENAIGHWcdnstv123"]),
+            words,
+            words,
         ),
-        st.builds(message, st.just("D"), shorts, words),
-        st.just(message("D", b"\0\1\0\0\0\1x")),
-        st.just(message("T", b"\0\1a\0" + bytes(18))),
-        st.just(message("T", b"\0\1a\0" + bytes(16) + b"\0\7")),
-        st.just(message("C", b"SELECT 1\0")),
-        st.just(message("E", b"SERROR\0C22012\0Mboom\0\0")),
-        st.just(message("N", b"SNOTICE\0Mhello\0\0")),
-        st.just(message("Z", b"I")),
+        st.builds(
+            message, st.just(b"T"), shorts, st.just(b"a\0" + bytes(18)), st.just(b"b\0" + bytes(18))
+        ),
+        st.builds(message, st.just(b"D"), shorts, words),
+        st.just(message(b"D", b"\0\1\0\0\0\1x")),
+        st.just(message(b"T", b"\0\1a\0" + bytes(18))),
+        st.just(message(b"T", b"\0\1a\0" + bytes(16) + b"\0\7")),
+        st.just(message(b"C", b"SELECT 1\0")),
+        st.just(message(b"E", b"SERROR\0C22012\0Mboom\0\0")),
+        st.just(message(b"N", b"SNOTICE\0Mhello\0\0")),
+        st.just(message(b"Z", b"I")),
         words,
     ),
     max_size=8,
@@ -218,7 +205,7 @@ streams = st.lists(
 def test_error_without_sqlstate(db: psycopg.Connection, answering: tuple[int, list[bytes]]) -> None:
     """pmpp shows the message of an error that has no other field."""
     port, answers = answering
-    answers[:] = [WELCOME, message("E", b"SERROR\0Mno such thing\0\0") + message("Z", b"I")]
+    answers[:] = [WELCOME, message(b"E", b"SERROR\0Mno such thing\0\0") + message(b"Z", b"I")]
     dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
     with pytest.raises(psycopg.errors.InternalError, match="no such thing"):
         db.execute(
@@ -237,11 +224,11 @@ def test_impossible_format(
     """A column that is neither in text nor in binary is an error of the protocol."""
     port, answers = answering
     columns = b"\0\1a\0" + bytes(6) + b"\0\0\0\x19\xff\xff\xff\xff\xff\xff"
-    described = message("1") + message("t", b"\0\0") + message("T", columns, b"\0\0")
-    came = message("T", columns, number) + message("D", b"\0\1\0\0\0\1x") + message("C", b"X\0")
-    answers[:] = [WELCOME, came + message("Z", b"I")]
+    described = message(b"1") + message(b"t", b"\0\0") + message(b"T", columns, b"\0\0")
+    came = message(b"T", columns, number) + message(b"D", b"\0\1\0\0\0\1x") + message(b"C", b"X\0")
+    answers[:] = [WELCOME, came + message(b"Z", b"I")]
     if result_format == "binary":
-        answers[1:1] = [described + message("Z", b"I")]
+        answers[1:1] = [described + message(b"Z", b"I")]
     dsn = f"host=127.0.0.1 port={port} sslmode=disable user=x"
     with pytest.raises(psycopg.errors.ProtocolViolation, match="came in format") as raised:
         db.execute(

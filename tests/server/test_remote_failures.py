@@ -13,6 +13,7 @@ import pytest
 from cluster import Cluster
 from forwarder import Fault, Forwarder
 from helpers import PG_CONFIG, SLEEP, TRUST, descriptors, eventually, notices, running, tcp
+from listener import listener
 
 RUN = "select * from pmpp.distribute(null::text, %s, %s, num_workers => %s)"
 META = "select * from pmpp.meta(%s, %s, num_workers => %s)"
@@ -124,19 +125,13 @@ NONSENSE = {
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
 def test_something_that_is_not_postgresql(db: psycopg.Connection, answer: bytes) -> None:
     """Whatever a listener answers, the call ends with an error of pmpp."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
-            client, _ = listener.accept()
-            with client:
-                client.recv(10000)
-                client.sendall(answer)
+    def serve(client: socket.socket) -> None:
+        client.recv(10000)
+        client.sendall(answer)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        port = listener.getsockname()[1]
+    with listener(serve) as port:
         error = failure(db, f"{tcp(port)} sslmode=disable", [SLEEP], 1)
-        thread.join()
     assert error.sqlstate == "08001"
     assert str(error.diag.message_primary) == (
         f"item 1: could not connect to host=127.0.0.1 port={port} dbname=postgres"
