@@ -89,7 +89,7 @@ def new_name() -> str:
     return f'public."a ""Table"" {next(table_numbers)}"'
 
 
-def cut(conn: psycopg.Connection, function: str, *arguments: object) -> list[str]:
+def split(conn: psycopg.Connection, function: str, *arguments: object) -> list[str]:
     """Return the queries that one of the functions gives."""
     call = f"select pmpp.{function}({', '.join(['%s'] * len(arguments))})"
     ((queries,),) = conn.execute(call.encode(), arguments).fetchall()
@@ -141,7 +141,7 @@ def check_by_key(conn: psycopg.Connection, type_name: str) -> None:
                 cursor.execute(f"analyze {table}".encode())
             cursor.executemany(insert, [[literal] for literal in literals[some:]])
         query = f"select id from {table} where {{chunk}}"
-        queries = cut(conn, "by_key", table, "the Key", query, chunks)
+        queries = split(conn, "by_key", table, "the Key", query, chunks)
         assert len(queries) <= chunks
         assert_all_once(conn, table, queries)
 
@@ -162,7 +162,7 @@ def test_by_ctid(db: psycopg.Connection) -> None:
             cursor.executemany(insert, [[size] for size in sizes])
             cursor.execute(f"delete from {table} where id % 7 = 3".encode())
             query = f"select id from {table} where {{chunk}}"
-            queries = cut(db, "by_ctid", table, query, chunks)
+            queries = split(db, "by_ctid", table, query, chunks)
             size = "select pg_relation_size(%s::regclass) / 8192"
             ((blocks,),) = cursor.execute(size, [table]).fetchall()
             assert len(queries) == max(1, min(blocks, chunks))
@@ -202,7 +202,7 @@ def test_by_partition(db: psycopg.Connection) -> None:
         table = new_name()
         create(tree, table, "(id int)", range(100))
         db.execute(f"insert into {table} select generate_series(-3, 103)".encode())
-        assert_all_once(db, table, cut(db, "by_partition", table, "select id from {partition}"))
+        assert_all_once(db, table, split(db, "by_partition", table, "select id from {partition}"))
 
     check()
 
@@ -223,11 +223,11 @@ def test_inheritance(db: psycopg.Connection) -> None:
             db.execute(f"create table {tables[-1]} (id int) {suffix}".encode())
         for number, table in enumerate(tables):
             db.execute(f"insert into {table} values ({number})".encode())
-        queries = cut(db, "by_partition", tables[0], "select id from {partition}")
+        queries = split(db, "by_partition", tables[0], "select id from {partition}")
         assert_all_once(db, tables[0], queries)
         for function, arguments in (("by_ctid", ()), ("by_key", ("id",))):
             query = f"select id from {tables[0]} where {{chunk}}"
-            assert_all_once(db, tables[0], cut(db, function, tables[0], *arguments, query, 3))
+            assert_all_once(db, tables[0], split(db, function, tables[0], *arguments, query, 3))
 
     check()
 
@@ -262,7 +262,7 @@ def test_placeholder_with_alias(db: psycopg.Connection, alias: str, named: str) 
         f" on l.id = {alias}.id + 3 where ({{chunk:{named}}} or {{chunk:{named}}}) and other.id > 0"
     )
     for function, arguments in (("by_ctid", ()), ("by_key", ("the Key",)), ("by_key", ("word",))):
-        queries = cut(db, function, table, *arguments, query, 3)
+        queries = split(db, function, table, *arguments, query, 3)
         assert len(queries) == 3
         assert_all_once(db, table, queries)
 
@@ -271,8 +271,8 @@ def test_both_placeholders(db: psycopg.Connection) -> None:
     """One query can have placeholders of both kinds, and of several aliases."""
     db.execute("create table twin (id int); insert into twin select generate_series(1, 9)")
     query = "select a.id from public.twin a join public.twin b using (id) where {chunk:a} and {chunk:b} and id in (select id from public.twin where {chunk}) and '{chunks' <> '{chunk :a}'"
-    assert_all_once(db, "public.twin", cut(db, "by_key", "twin", "id", query, 4))
-    assert cut(db, "by_ctid", "twin", "{chunk}{chunk:b}{chunk", 1) == [
+    assert_all_once(db, "public.twin", split(db, "by_key", "twin", "id", query, 4))
+    assert split(db, "by_ctid", "twin", "{chunk}{chunk:b}{chunk", 1) == [
         "(ctid operator(pg_catalog.>=) '(0,0)')(b.ctid operator(pg_catalog.>=) '(0,0)'){chunk"
     ]
 
@@ -320,7 +320,7 @@ def test_large_table_without_statistics(db: psycopg.Connection) -> None:
             " with (autovacuum_enabled = off)".encode()
         )
     db.execute("insert into large select i, repeat('x', 1800) from generate_series(1, 6000) i")
-    queries = cut(db, "by_key", "large", "id", "select id from public.large where {chunk}", 4)
+    queries = split(db, "by_key", "large", "id", "select id from public.large where {chunk}", 4)
     assert_all_once(db, "public.large", queries)
     assert all(1000 < len(db.execute(query.encode()).fetchall()) < 2000 for query in queries)
 
@@ -343,7 +343,7 @@ def test_foreign_partition_without_statistics(db: psycopg.Connection) -> None:
     db.execute("create table mixed2 partition of mixed for values from (2501) to (9999)"
                " with (fillfactor = 10, autovacuum_enabled = off)")  # fmt: skip
     db.execute("insert into mixed2 select i, repeat('x', 700) from generate_series(2501, 7500) i")
-    queries = cut(db, "by_key", "mixed", "id", "select id from public.mixed where {chunk}", 4)
+    queries = split(db, "by_key", "mixed", "id", "select id from public.mixed where {chunk}", 4)
     assert_all_once(db, "public.mixed", queries)
     assert all(1250 < len(db.execute(query.encode()).fetchall()) < 2500 for query in queries)
 
@@ -358,7 +358,7 @@ def test_sample_of_a_foreign_table(db: psycopg.Connection) -> None:
     db.execute("create view seen as select * from far")
     for table in ("public.far", "public.seen"):
         query = f"select id from {table} a where {{chunk:a}}"
-        queries = cut(db, "by_key", table, "k", query, 4)
+        queries = split(db, "by_key", table, "k", query, 4)
         db.execute("insert into away values (0, -99), (50001, 99999)")
         assert_all_once(db, table, queries)
         assert all(11500 < len(db.execute(query.encode()).fetchall()) < 13500 for query in queries)
@@ -375,11 +375,11 @@ def test_sample_of_a_table_of_citus(db: psycopg.Connection) -> None:
     db.execute("create table spread (id int); create table other (id int)")
     for table in ("spread", "other"):
         db.execute(f"insert into {table} select generate_series(1, 100)".encode())
-        assert len(cut(db, "by_key", table, "id", "{chunk}", 4)) == 4
+        assert len(split(db, "by_key", table, "id", "{chunk}", 4)) == 4
     db.execute("insert into pg_dist_partition values ('spread', 'h')")
     # There are so many blocks that the sample has none of the one that is really there.
-    assert cut(db, "by_key", "spread", "id", "{chunk}", 4) == ["true"]
-    assert len(cut(db, "by_key", "other", "id", "{chunk}", 4)) == 4
+    assert split(db, "by_key", "spread", "id", "{chunk}", 4) == ["true"]
+    assert len(split(db, "by_key", "other", "id", "{chunk}", 4)) == 4
 
 
 def test_shard_that_citus_hides(db: psycopg.Connection) -> None:
@@ -396,7 +396,7 @@ def test_more_chunks_than_statistics_know(db: psycopg.Connection) -> None:
     """by_key reads the column if the statistics have fewer values than it needs."""
     db.execute("create table fine (id int); alter table fine alter id set statistics 10")
     db.execute("insert into fine select generate_series(1, 4000); analyze fine")
-    queries = cut(db, "by_key", "fine", "id", "select id from public.fine where {chunk}", 40)
+    queries = split(db, "by_key", "fine", "id", "select id from public.fine where {chunk}", 40)
     assert [len(db.execute(query.encode()).fetchall()) for query in queries] == [100] * 40
 
 
@@ -408,15 +408,15 @@ def test_rights(db: psycopg.Connection, new_role: NewRole, connect: Connect) -> 
     db.execute(f'grant select (k) on secret to "{role}"'.encode())
     conn = connect(user=role, password=PASSWORD)
     query = "select k from secret where {chunk}"
-    assert cut(conn, "by_ctid", "secret", query, 2)
-    assert len(cut(conn, "by_key", "secret", "k", query, 4)) == 4
+    assert split(conn, "by_ctid", "secret", query, 2)
+    assert len(split(conn, "by_key", "secret", "k", query, 4)) == 4
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="column other of public"):
-        cut(conn, "by_key", "secret", "other", query)
+        split(conn, "by_key", "secret", "other", query)
     db.execute("alter table secret enable row level security")
     db.execute("create policy few on secret using (k > 98)")
-    assert "99" not in str(cut(conn, "by_key", "secret", "k", query, 1))
-    assert "100" in str(cut(conn, "by_key", "secret", "k", query, 4))
-    assert len(cut(conn, "by_key", "secret", "k", query, 4)) == 2
+    assert "99" not in str(split(conn, "by_key", "secret", "k", query, 1))
+    assert "100" in str(split(conn, "by_key", "secret", "k", query, 4))
+    assert len(split(conn, "by_key", "secret", "k", query, 4)) == 2
 
 
 def test_settings_of_the_caller(db: psycopg.Connection) -> None:
@@ -428,16 +428,16 @@ def test_settings_of_the_caller(db: psycopg.Connection) -> None:
         "create table text_file as select '31/' || i || '/2024' as day from unnest('{1,3,5,7}'::int[]) i"
     )
     db.execute("create view seen as select factor() * 2 as k, day::date from text_file")
-    assert cut(db, "by_key", "seen", "k", "{chunk}", 2) == ["true"]
-    first, second = cut(db, "by_key", "seen", "day", "{chunk}", 2)
+    assert split(db, "by_key", "seen", "k", "{chunk}", 2) == ["true"]
+    first, second = split(db, "by_key", "seen", "day", "{chunk}", 2)
     assert second == "(day operator(pg_catalog.>=) '2024-05-31'::pg_catalog.date)"
     db.execute("create view tables as select t from unnest('{rate,text_file}'::regclass[]) t")
-    _, second_table = cut(db, "by_key", "tables", "t", "{chunk}", 2)
+    _, second_table = split(db, "by_key", "tables", "t", "{chunk}", 2)
     assert second_table == "(t operator(pg_catalog.>=) 'rates.text_file'::pg_catalog.regclass)"
     # The caller's names do not hide names that by_key uses.
     db.execute("create domain rates.text as int; create domain rates.float8 as int")
     db.execute("create domain rates.record as int; set search_path = rates, pg_catalog")
-    assert cut(db, "by_key", "seen", "day", "{chunk}", 2) == [first, second]
+    assert split(db, "by_key", "seen", "day", "{chunk}", 2) == [first, second]
 
 
 def test_cancel(db: psycopg.Connection) -> None:
@@ -447,6 +447,6 @@ def test_cancel(db: psycopg.Connection) -> None:
     )
     db.execute("set statement_timeout = '100ms'")
     with pytest.raises(psycopg.errors.QueryCanceled):
-        cut(db, "by_key", "slow", "k", "select i from slow where {chunk}")
+        split(db, "by_key", "slow", "k", "select i from slow where {chunk}")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="does not contain"):
-        cut(db, "by_key", "slow", "k", "select i from slow")
+        split(db, "by_key", "slow", "k", "select i from slow")

@@ -117,8 +117,8 @@ def test_network_that_fails(
     """If a connection ends within a result, pmpp fails that query and does not send it again."""
     large = "select i from generate_series(1, 100000) i"
     with Forwarder(remote.port, "close", 100_000) as network:
-        cut = f"{there} port={network.port}"
-        assert numbers(db, item(cut, large, "select 1", large, "select 2")) == [1, 2]
+        broken = f"{there} port={network.port}"
+        assert numbers(db, item(broken, large, "select 1", large, "select 2")) == [1, 2]
     assert [str(message).split(" to ")[0] for _, message, _, _ in got] == [
         "lost the connection"
     ] * 2
