@@ -204,77 +204,101 @@ comment on function pmpp._raise(bigint, pmpp._error) is
 revoke all on function pmpp._raise(bigint, pmpp._error) from public;
 grant execute on function pmpp._raise(bigint, pmpp._error) to pmpp;
 
--- The columns of a row type, and how each is unnested from b[n], where b is a row of _columns().
--- If the rows are tagged, the columns that say where a row is from come first.
--- The input functions of the types do what they do in an INSERT of the text: a type modifier is
--- applied by the type's own function, told that this is not an explicit cast, which would cut off
--- what is too long. That cannot be done for an array with a modifier, nor for elements that are
--- separated by something else than commas (box): unnested is null then.
--- A batch of one row has an element more than there are columns. Its values of some types, which may
--- be large, are not in an array literal: text, varchar, json, bytea and jsonb, SINGLE_TYPES in results.py.
+-- The columns of a row type, and for each an expression that unnests it from a batch of rows, b, as
+-- _columns() returns it. If the rows are tagged, the columns that say where a row is from come first.
+--
+-- A batch has an array literal for each column. A batch of a single row has the values themselves,
+-- and one element more than there are columns. A single value may be large, and an array literal is
+-- a copy of it. A cast from text makes no copy, but it calls the input function of the type, as the
+-- array literal does, only if nobody has created another cast. So casts are used for a few types of
+-- PostgreSQL itself.
+--
+-- The expression is null where arrays cannot be used: if commas do not separate the elements of an
+-- array of the type (box), and for an array with a type modifier. An array without a modifier is
+-- unnested as text and cast, because an array type has no array type of its own.
+--
+-- An explicit cast to a type with a modifier cuts off what is too long. An INSERT raises an error
+-- instead: it calls the function that casts the type to itself, and says that the cast is not
+-- explicit.
+--
+-- OFFSET 0 has PostgreSQL look up each type by its index. Its generic plan would read whole catalogs.
 create function pmpp._columns_of(row_type oid, relation oid, is_tagged boolean)
 returns table (n bigint, name text, type oid, type_name text, unnested text, is_pseudo boolean)
 language sql stable parallel safe security invoker
 as $$
-    select c.n, c.name, c.type, c.type_name,
+    with listed (place, name, type, typmod) as (
+        select attnum, attname::pg_catalog.text, atttypid, atttypmod
+          from pg_catalog.pg_attribute
+         where attrelid operator(pg_catalog.=) relation
+           and attnum operator(pg_catalog.>) 0
+           and not attisdropped
+        union all
+        select 1, 'value', row_type, -1 where relation operator(pg_catalog.=) 0
+        union all
+        select tag.* from (values
+            (-3, 'item', 'pg_catalog.int4'::pg_catalog.regtype, -1),
+            (-2, 'connection', 'pg_catalog.text', -1),
+            (-1, 'query_number', 'pg_catalog.int4', -1)) tag
+         where is_tagged
+    ), typed as (
+        select l.*, t.typtype, t.typarray, t.typdelim,
+               pg_catalog.row_number() over (order by l.place) as n,
+               pg_catalog.count(*) over () as count,
+               pg_catalog.format_type(l.type, l.typmod) as type_name,
+               case when t.typarray operator(pg_catalog.=) 0
+                    then 'pg_catalog.text'::pg_catalog.regtype else l.type end as element
+          from listed l
+         cross join lateral (
+            select * from pg_catalog.pg_type where oid operator(pg_catalog.=) l.type offset 0
+         ) t
+    ), expression as (
+        select t.*,
+               pg_catalog.format(
+                   case when t.element operator(pg_catalog.=) any (array[
+                            'pg_catalog.text', 'pg_catalog.varchar', 'pg_catalog.bytea',
+                            'pg_catalog.json', 'pg_catalog.jsonb']::pg_catalog.regtype[])
+                        then 'pg_catalog.unnest(case when b[%1$s] is null then b[%2$s]::%3$s[] '
+                             'else array[b[%2$s]::%3$s] end)'
+                        else 'pg_catalog.unnest(case when b[%1$s] is null then b[%2$s] '
+                             'else array[b[%2$s]]::pg_catalog.text end::%3$s[])'
+                   end,
+                   t.count operator(pg_catalog.+) 1, t.n, pg_catalog.format_type(t.element, -1)) as elements
+          from typed t
+    )
+    select e.n, e.name, e.type, e.type_name,
            case
-               when t.typarray operator(pg_catalog.=) 0 and c.typmod operator(pg_catalog.=) -1 then
-                   pg_catalog.format('pg_catalog.unnest(b[%s]::pg_catalog.text[])::%s', c.n, c.type_name)
-               when t.typarray operator(pg_catalog.=) 0 or t.typdelim operator(pg_catalog.<>) ',' then
+               when e.typarray operator(pg_catalog.=) 0 and e.typmod operator(pg_catalog.=) -1 then
+                   pg_catalog.format('%s::%s', e.elements, e.type_name)
+               when e.typarray operator(pg_catalog.=) 0 or e.typdelim operator(pg_catalog.<>) ',' then
                    null
-               when c.typmod operator(pg_catalog.=) -1 then
-                   t.one_column
-               else (
-                   select pg_catalog.format(
-                              case when f.pronargs operator(pg_catalog.=) 3 then '%s(%s, %s, false)::%s' else '%2$s::%4$s' end,
-                              f.oid::pg_catalog.regproc,
-                              t.one_column, c.typmod, c.type_name)
-                     from pg_catalog.pg_cast k
-                     join pg_catalog.pg_proc f on f.oid operator(pg_catalog.=) k.castfunc
-                    where k.castsource operator(pg_catalog.=) c.type
-                      and k.casttarget operator(pg_catalog.=) c.type
-               )
+               when e.typmod operator(pg_catalog.=) -1 then
+                   e.elements
+               when f.pronargs operator(pg_catalog.=) 3 then
+                   pg_catalog.format('%s(%s, %s, false)::%s',
+                       f.oid::pg_catalog.regproc, e.elements, e.typmod, e.type_name)
+               when f.pronargs operator(pg_catalog.=) 2 then
+                   pg_catalog.format('%s::%s', e.elements, e.type_name)
            end,
-           t.typtype operator(pg_catalog.=) 'p'
-      from (
-          select pg_catalog.row_number() over (order by place), pg_catalog.count(*) over (), column_name,
-                 type, typmod, pg_catalog.format_type(type, typmod)
-            from (
-                select attnum, attname::pg_catalog.text, atttypid, atttypmod
-                  from pg_catalog.pg_attribute
-                 where attrelid operator(pg_catalog.=) relation
-                   and attnum operator(pg_catalog.>) 0
-                   and not attisdropped
-                union all
-                select 1, 'value', row_type, -1 where relation operator(pg_catalog.=) 0
-                union all
-                select tag.* from (values
-                    (-3, 'item', 'pg_catalog.int4'::pg_catalog.regtype, -1),
-                    (-2, 'connection', 'pg_catalog.text', -1),
-                    (-1, 'query_number', 'pg_catalog.int4', -1)) tag
-                 where is_tagged
-            ) a(place, column_name, type, typmod)
-      ) c(n, count, name, type, typmod, type_name)
-     cross join lateral (
-          select typtype, typarray, typdelim,
-                 pg_catalog.format(
-                     case when oid operator(pg_catalog.=) any ('{25,1043,114,17,3802}'::pg_catalog.oid[])
-                          then 'pg_catalog.unnest(case when b[%4$s] is null then b[%1$s]::%2$s else array[b[%1$s]::%3$s] end)'
-                          else 'pg_catalog.unnest(b[%1$s]::%2$s)' end,
-                     c.n, pg_catalog.format_type(typarray, -1), pg_catalog.format_type(oid, -1), c.count operator(pg_catalog.+) 1) as one_column
-            from pg_catalog.pg_type
-           where oid operator(pg_catalog.=) c.type
-          offset 0
-     ) t
+           e.typtype operator(pg_catalog.=) 'p'
+      from expression e
+      left join lateral (
+        select p.oid, p.pronargs
+          from pg_catalog.pg_cast k
+          join pg_catalog.pg_proc p on p.oid operator(pg_catalog.=) k.castfunc
+         where k.castsource operator(pg_catalog.=) e.type and k.casttarget operator(pg_catalog.=) e.type
+           and e.typmod operator(pg_catalog.<>) -1
+        offset 0
+      ) f on true
 $$;
 comment on function pmpp._columns_of(oid, oid, boolean) is
     'internal: the columns of a row type, or of a scalar type as one, and how to unnest a batch of each';
 revoke all on function pmpp._columns_of(oid, oid, boolean) from public;
 grant execute on function pmpp._columns_of(oid, oid, boolean) to pmpp;
 
--- The statement that runs the manifest with a key ($1) and returns rows of a type; if they are tagged, as the
--- last of four columns. It is parsed under the search_path of the caller, as are the names of types
--- that it contains. Custom plans would be made anew for each call, which takes 0.3 ms.
+-- The statement that runs the manifest whose key is $1 and returns rows of a type. If they are
+-- tagged, the row is the last of four columns. PostgreSQL parses the statement under the search_path
+-- of the caller, so this function finds the names of types under that too. A generic plan saves
+-- planning the query below again for each call.
 create function pmpp._rows_statement(row_type regtype, is_tagged boolean default false) returns text
 language plpgsql stable parallel unsafe security invoker
 set plan_cache_mode = force_generic_plan
@@ -282,8 +306,9 @@ as $$
 declare
     tags constant pg_catalog.int4 := case when is_tagged then 3 else 0 end;
     base pg_catalog.pg_type;
-    columns pg_catalog.record;
-    statement pg_catalog.text;
+    cols pg_catalog.record;
+    columns_query pg_catalog.text;
+    row_value pg_catalog.text;
 begin
     select * into strict base from pg_catalog.pg_type where oid operator(pg_catalog.=) row_type;
     while base.typtype operator(pg_catalog.=) 'd' loop
@@ -292,46 +317,50 @@ begin
     if base.typtype operator(pg_catalog.=) 'p' then
         raise invalid_parameter_value using
             message = pg_catalog.format('the row type must be a named type, not %s', row_type),
-            hint = 'Write null::name_of_a_table_or_type, or leave the row type out and write a column definition list.';
+            hint = 'Write null::name_of_a_table_or_type, '
+                'or leave the row type out and write a column definition list.';
     end if;
 
     select pg_catalog.array_agg(c.type order by c.n) filter (where c.n operator(pg_catalog.>) tags) as types,
-           pg_catalog.string_agg(pg_catalog.format('c%s', c.n), ', ' order by c.n)
+           pg_catalog.string_agg('c' operator(pg_catalog.||) c.n, ', ' order by c.n)
                filter (where c.n operator(pg_catalog.>) tags) as names,
            pg_catalog.string_agg(pg_catalog.format('c%s %s', c.n, c.type_name), ', ' order by c.n) as definitions,
            pg_catalog.string_agg(pg_catalog.format('%s as c%s', c.unnested, c.n), ', ' order by c.n) as unnested,
            pg_catalog.bool_and(c.unnested is not null) as can_unnest,
            pg_catalog.string_agg(pg_catalog.format('%I %s', c.name, c.type_name), ', ' order by c.n)
                filter (where c.is_pseudo) as pseudo
-      into columns
+      into cols
       from pmpp._columns_of(row_type, base.typrelid, is_tagged) c;
-    if columns.types is null then
+    if cols.types is null then
         raise invalid_parameter_value using
             message = pg_catalog.format('the row type %s has no columns', row_type);
-    elsif columns.pseudo is not null then
+    elsif cols.pseudo is not null then
         raise invalid_parameter_value using
-            message = pg_catalog.format('the row type %s has columns that no query can return: %s', row_type, columns.pseudo),
+            message = pg_catalog.format(
+                'the row type %s has columns that no query can return: %s', row_type, cols.pseudo),
             hint = 'Create a type with the other columns, and have the queries return those.';
     end if;
 
-    if columns.can_unnest then
-        statement := pg_catalog.format('select %s from (select pmpp._columns($1, %L, %L) as b) s',
-            columns.unnested, columns.types, is_tagged);
+    if cols.can_unnest then
+        columns_query := pg_catalog.format('select %s from (select pmpp._columns($1, %L, %L) as b) batch',
+            cols.unnested, cols.types, is_tagged);
     else
-        statement := pg_catalog.format('select * from pmpp._rows($1, %L, %L) as (%s)',
-            columns.types, is_tagged, columns.definitions);
+        columns_query := pg_catalog.format('select * from pmpp._rows($1, %L, %L) as (%s)',
+            cols.types, is_tagged, cols.definitions);
     end if;
-    if base.typtype operator(pg_catalog.<>) 'c' then
-        return statement;
-    elsif is_tagged then
-        return pg_catalog.format('select c1, c2, c3, row(%s)::%s from (%s) q',
-            columns.names, pg_catalog.format_type(row_type, -1), statement);
-    elsif base.oid operator(pg_catalog.<>) row_type then
-        -- RETURN QUERY does not check the constraints of a domain over a composite type: a cast does.
-        return pg_catalog.format('select (d.r).* from (select row(%s)::%s as r from (%s) q offset 0) d',
-            columns.names, pg_catalog.format_type(row_type, -1), statement);
-    end if;
-    return statement;
+    row_value := pg_catalog.format('row(%s)::%s', cols.names, pg_catalog.format_type(row_type, -1));
+    return case
+        when base.typtype operator(pg_catalog.<>) 'c' then
+            columns_query
+        when is_tagged then
+            pg_catalog.format('select c1, c2, c3, %s from (%s) q', row_value, columns_query)
+        when base.oid operator(pg_catalog.<>) row_type then
+            -- RETURN QUERY does not check the constraints of a domain over a composite type. A cast does.
+            pg_catalog.format(
+                'select (d.r).* from (select %s as r from (%s) q offset 0) d', row_value, columns_query)
+        else
+            columns_query
+    end;
 end
 $$;
 comment on function pmpp._rows_statement(regtype, boolean) is

@@ -5,8 +5,8 @@ columns' types.
 
 `as_columns` writes an array literal for each column, such as {"1","2"}. A statement casts it to an
 array of the column's type and unnests it, so that neither Python nor PL/Python does anything for
-each row. A batch of a single row contains values of SINGLE_TYPES as they are: such a value may be
-large, and each copy of it takes memory.
+each row. A batch of a single row contains the values as they are: a value may be large, and each copy
+of it takes memory.
 
 `as_rows` writes a composite literal for each row, such as ("1","a b",). It takes twice as long, and
 is for columns whose types are unknown or cannot be unnested. A tuple of strings would not do:
@@ -16,7 +16,6 @@ PL/Python turns a string into an array of its characters, and every string into 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 
 from .. import errors
 from ..errors import PmppError
@@ -33,38 +32,21 @@ MOST_CHARACTERS = 64 * 1024 * 1024
 # ever occur in a value.
 NEXT_VALUE, NEXT_ROW, NULL = "\x1c", "\x1d", "\x1e"
 
-# Types whose values as_columns hands over as they are if a batch has one row: text, character
-# varying, json, bytea, jsonb. PostgreSQL converts text to these by their input functions, as in an
-# array literal. _columns_of() in SQL has the same ones.
-SINGLE_TYPES = frozenset([25, 1043, 114, 17, 3802])
 
-
-def as_columns(rows: Sequence[Values], types: Sequence[int] = ()) -> list[Batch]:
+def as_columns(rows: Sequence[Values]) -> list[Batch]:
     """Write rows as one array literal for each column; in several batches if they are long.
 
-    Args:
-        rows: one or more.
-        types: the oids of the types of the columns.
+    The values of a single row are not in array literals. An additional element says so.
     """
     if len(rows) == 1:
-        return [_single(rows[0], types)]
+        for value in rows[0]:
+            refuse_nul(value or "")
+        return [[*rows[0], ""]]
     batch: Batch = [array_literal(column) for column in zip(*rows, strict=True)]
     if sum(len(literal or "") for literal in batch) <= MOST_CHARACTERS:
         return [batch]
     half = len(rows) // 2
-    return as_columns(rows[:half], types) + as_columns(rows[half:], types)
-
-
-def _single(row: Values, types: Sequence[int]) -> Batch:
-    """Write one row, with values as they are where that can be; the last element says so."""
-    batch: Batch = []
-    for value, oid in zip_longest(row, types[: len(row)]):
-        if oid in SINGLE_TYPES:
-            refuse_nul(value or "")
-            batch.append(value)
-        else:
-            batch.append(array_literal([value]))
-    return [*batch, ""]
+    return as_columns(rows[:half]) + as_columns(rows[half:])
 
 
 def as_rows(rows: Sequence[Values]) -> list[Batch]:

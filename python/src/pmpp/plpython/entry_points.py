@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -35,9 +34,8 @@ from .call import (
 from .last_run import Row
 from .local_backend import LocalBackend
 
-# The oids of the types of a command and a tag, and of the columns that say where a row is from.
+# The oids of the types of a command and a tag.
 TEXTS = [25, 25]
-TAG_TYPES = [23, 25, 23]
 
 _handed_over: dict[int, object] = {}
 _calls: dict[int, Call] = {}
@@ -139,8 +137,7 @@ def tags(plpy: Any, key: int) -> Iterator[str | None]:
 
 def columns(plpy: Any, key: int, column_types: list[int], *, is_tagged: bool) -> Iterator[Batch]:
     """Run a manifest, see `rows`, and return batches of rows, see `as_columns`."""
-    types = [*TAG_TYPES, *column_types] if is_tagged else column_types
-    return _wrapped(plpy, key, column_types, partial(as_columns, types=types), is_tagged=is_tagged)
+    return _wrapped(plpy, key, column_types, as_columns, is_tagged=is_tagged)
 
 
 def _wrapped(
