@@ -1,8 +1,8 @@
--- Cutting a query into pieces. First what the three functions share.
+-- Splitting a query into chunks: first what by_partition, by_ctid and by_key share.
 
--- The relation itself, its partitions or children, and theirs. Left out are those that are being
--- detached and the temporary tables of other sessions, as in queries: so it is not for workers of
--- a parallel query, which have none.
+-- A relation with its partitions or inheritance children at all levels. A query reads neither
+-- partitions that are being detached nor temporary tables of other sessions, so they are left out.
+-- The workers of a parallel query have no temporary tables, so this function is not for them.
 create function pmpp._relation_tree(relation oid) returns setof pg_class
 language sql stable parallel restricted security invoker
 set search_path = pg_catalog, pg_temp
@@ -21,7 +21,7 @@ comment on function pmpp._relation_tree(oid) is
 revoke all on function pmpp._relation_tree(oid) from public;
 grant execute on function pmpp._relation_tree(oid) to pmpp;
 
-create function pmpp._relation_to_cut(relation regclass, argument text, kinds "char"[], hint text)
+create function pmpp._relation_to_split(relation regclass, argument text, kinds "char"[], hint text)
 returns pg_class
 language plpgsql stable parallel restricted security invoker
 set search_path = pg_catalog, pg_temp
@@ -55,61 +55,86 @@ begin
     return root;
 end
 $$;
-comment on function pmpp._relation_to_cut(regclass, text, "char"[], text) is
-    'internal: the table that a query is to be cut by, if it is of one of these kinds and other connections can read it';
-revoke all on function pmpp._relation_to_cut(regclass, text, "char"[], text) from public;
-grant execute on function pmpp._relation_to_cut(regclass, text, "char"[], text) to pmpp;
+comment on function pmpp._relation_to_split(regclass, text, "char"[], text) is
+    'internal: a relation of one of these kinds, if other connections can read it';
+revoke all on function pmpp._relation_to_split(regclass, text, "char"[], text) from public;
+grant execute on function pmpp._relation_to_split(regclass, text, "char"[], text) to pmpp;
 
-create function pmpp._cut(query text, placeholder text, pieces text[]) returns text[]
+-- A chunk is a format string. In a condition, %1$s stands for the column, before which {chunk:alias}
+-- puts an alias. The query is split before any chunk is put into it, because a value in a condition
+-- may look like a placeholder.
+create function pmpp._split(query text, placeholder text, chunks text[], col text default null) returns text[]
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    takes_alias constant boolean := placeholder = '{chunk}';
+    -- An alias is a name as SQL writes it, in quotes or not.
+    alias constant text := '(?![0-9$])(?:[a-zA-Z0-9_$]|[^\x01-\x7f])+|"(?:[^"]|"")+"';
+    pattern constant text := case when takes_alias then format('{chunk(?::(%s))?}', alias) else placeholder end;
+    malformed constant text := format('{chunk(?!:(?:%s)})(:[^}]{0,70}}?)', alias);
+    texts text[];
+    aliases text[];
 begin
     if query is null then
         raise null_value_not_allowed using message = 'query must not be null';
-    elsif strpos(query collate "C", placeholder) = 0 then
+    elsif takes_alias and query collate "C" ~ malformed then
+        raise invalid_parameter_value using
+            message = format('malformed placeholder: {chunk%s', substring(query collate "C" from malformed)),
+            detail = format('The query is: %s', query),
+            hint = 'Write {chunk:alias}, with quotes around the alias where SQL needs them, or {chunk}.';
+    elsif query collate "C" !~ pattern then
         raise invalid_parameter_value using
             message = format('the query does not contain %s', placeholder),
             detail = format('The query is: %s', query),
-            hint = format('Write %s where each query is to name its piece.', placeholder);
+            hint = format('Write %s where each query is to name its piece%s.', placeholder,
+                          case when takes_alias then ', or {chunk:alias} in a join' end);
     end if;
+    texts := regexp_split_to_array(query collate "C", pattern);
+    aliases := array(
+        select m.groups[1] from regexp_matches(query collate "C", pattern, 'g') with ordinality m(groups, n)
+         order by m.n
+    );
     return array(
-        select replace(query collate "C", placeholder, p.piece)
-          from unnest(pieces) with ordinality p(piece, n)
-         order by p.n
+        select texts[1] || (
+            select string_agg(format(c.chunk, concat(p.alias || '.', col)) || p.text, '' order by p.n)
+              from unnest(texts[2:], aliases) with ordinality p(text, alias, n)
+        )
+          from unnest(chunks) with ordinality c(chunk, n)
+         order by c.n
     );
 end
 $$;
-comment on function pmpp._cut(text, text, text[]) is
-    'internal: one query for each piece, which takes the place of the placeholder';
-revoke all on function pmpp._cut(text, text, text[]) from public;
-grant execute on function pmpp._cut(text, text, text[]) to pmpp;
+comment on function pmpp._split(text, text, text[], text) is
+    'internal: one query for each chunk, which takes the place of {partition}, or of {chunk} and {chunk:alias}';
+revoke all on function pmpp._split(text, text, text[], text) from public;
+grant execute on function pmpp._split(text, text, text[], text) to pmpp;
 
 create function pmpp.by_partition(parent regclass, query text) returns text[]
 language plpgsql stable parallel restricted security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    pieces text[];
+    names text[];
 begin
-    perform pmpp._relation_to_cut(parent, 'parent', '{r,p,f,m,i,I}',
+    perform pmpp._relation_to_split(parent, 'parent', '{r,p,f,m,i,I}',
         'Give a table, a materialized view or an index, partitioned or not.');
     -- A table with inheritance children has rows of its own, to which ONLY keeps its query. A
-    -- partitioned table has none; it stands for itself only if it has no partitions.
+    -- partitioned table has none. If it has no partitions either, its query is the only one.
     with tree as (
         select t.oid, t.relkind in ('p', 'I') as is_partitioned,
-               format('%I.%I', n.nspname, t.relname) as name
+               replace(format('%I.%I', n.nspname, t.relname), '%', '%%') as name
           from pmpp._relation_tree(parent) t join pg_namespace n on n.oid = t.relnamespace
     )
     select array_agg(
                case when not t.is_partitioned and exists (select from pg_inherits i where i.inhparent = t.oid)
                     then 'only ' || t.name else t.name end
                order by t.name collate "C")
-      into pieces
+      into names
       from tree t
      where not t.is_partitioned
         or t.oid = parent and not exists (select from tree leaf where not leaf.is_partitioned);
-    return pmpp._cut(query, '{partition}', pieces);
+    return pmpp._split(query, '{partition}', names);
 end
 $$;
 comment on function pmpp.by_partition(regclass, text) is

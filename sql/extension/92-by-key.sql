@@ -1,5 +1,5 @@
--- The operators < and >= of a type that has an order. They are those of its default btree operator
--- class: one for the type itself, for one that it is binary coercible to, or for all of its kind.
+-- The operators < and >= of the default btree operator class of a type. The class is for the type
+-- itself, for a type that it is binary coercible to, or for all types of its kind.
 create function pmpp._order_operators(type oid, out less text, out not_less text)
 language sql stable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
@@ -38,23 +38,23 @@ comment on function pmpp._order_operators(oid) is
 revoke all on function pmpp._order_operators(oid) from public;
 grant execute on function pmpp._order_operators(oid) to pmpp;
 
--- How many blocks a table, its partitions and its children have. Citus keeps the blocks of its tables in
--- shards on other servers.
+-- The tables of Citus have no blocks here: Citus keeps them in shards on other servers.
 create function pmpp._tree_blocks(root oid) returns bigint
 language plpgsql volatile parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    size constant text := 'select sum(%s) / current_setting(''block_size'')::integer from pmpp._relation_tree($1) t';
-    blocks bigint;
+    size bigint;
 begin
-    execute format(size, case when exists (select from pg_extension where extname = 'citus') then
-        'case when has_table_privilege(t.oid, ''select'')
-                   and exists (select from pg_catalog.pg_dist_partition p where p.logicalrelid = t.oid)
-              then pg_catalog.citus_relation_size(t.oid) else pg_relation_size(t.oid) end'
-        else 'pg_relation_size(t.oid)' end)
-       into blocks using root;
-    return blocks;
+    if exists (select from pg_extension where extname = 'citus') then
+        select sum(case when has_table_privilege(t.oid, 'select')
+                             and exists (select from pg_dist_partition p where p.logicalrelid = t.oid)
+                        then citus_relation_size(t.oid) else pg_relation_size(t.oid) end)
+          into size from pmpp._relation_tree(root) t;
+    else
+        select sum(pg_relation_size(t.oid)) into size from pmpp._relation_tree(root) t;
+    end if;
+    return size / current_setting('block_size')::integer;
 end
 $$;
 comment on function pmpp._tree_blocks(oid) is
@@ -62,12 +62,13 @@ comment on function pmpp._tree_blocks(oid) is
 revoke all on function pmpp._tree_blocks(oid) from public;
 grant execute on function pmpp._tree_blocks(oid) to pmpp;
 
--- A query for what is known of a column's values: rows of a value, the weight of the rows between
--- the value before it and it, and the weight of its own rows. It comes from the planner's
--- statistics; without them, or if they have too few values for so many chunks, from a sample of the
--- rows: those of about a thousand blocks, and never more than to sort in a moment. PostgreSQL cannot
--- choose blocks of views and foreign tables, and reads them whole to choose rows. It will be run under
--- any search_path.
+-- A query for how the values of a column are distributed. Its rows are a value, the weight of the
+-- rows between the value before and this one, and the weight of the rows that have this value.
+-- The statistics of the planner have these weights. If there are no statistics, or too few values in
+-- them for so many chunks, the rows are a sample, each with the same weight: the rows of about 1,000
+-- blocks, and no more rows than PostgreSQL sorts in a moment. PostgreSQL can choose blocks neither of
+-- views nor of foreign tables, so it reads them completely to choose rows.
+-- _key_edges() runs the query under the search_path of the caller, so all names in it are qualified.
 create function pmpp._key_weights(root pg_class, key name, type text, chunks integer) returns text
 language plpgsql volatile parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
@@ -76,7 +77,6 @@ declare
     schema name := (select nspname from pg_namespace where oid = root.relnamespace);
     weights text;
     blocks bigint;
-    foreign_tables oid[];
     sample text := '';
 begin
     with known as (
@@ -107,13 +107,12 @@ begin
     end if;
     blocks := pmpp._tree_blocks(root.oid);
     if blocks > 1000 and root.relkind in ('r', 'm', 'p') then
-        foreign_tables := array(select t.oid from pmpp._relation_tree(root.oid) t where t.relkind = 'f');
-        sample := format('tablesample system (%s)', 100000.0 / blocks);
-        if foreign_tables <> '{}' then
-            sample := format(
-                '%s where tableoid operator(pg_catalog.<>) all (%L::pg_catalog.oid[]) or pg_catalog.random() operator(pg_catalog.<) %s',
-                sample, foreign_tables, 1000.0 / blocks);
-        end if;
+        sample := format(
+            'tablesample system (%s) where tableoid operator(pg_catalog.<>) all (%L::pg_catalog.oid[]) '
+            'or pg_catalog.random() operator(pg_catalog.<) %s',
+            100000.0 / blocks,
+            array(select t.oid from pmpp._relation_tree(root.oid) t where t.relkind = 'f'),
+            1000.0 / blocks);
     end if;
     return format(
         'select %1$I, 0::pg_catalog.float8, 1::pg_catalog.float8 '
@@ -126,8 +125,9 @@ comment on function pmpp._key_weights(pg_class, name, text, integer) is
 revoke all on function pmpp._key_weights(pg_class, name, text, integer) from public;
 grant execute on function pmpp._key_weights(pg_class, name, text, integer) to pmpp;
 
--- How conditions on a column are written. Operators compare it with literals of the type that its
--- domain is over, and take no domains over enums. A row of nulls is null, but ordered like other rows.
+-- How conditions on a column are written. If its type is a domain, the literals are of the type that
+-- the domain is over. Operators do not take domains over enums. IS NULL is true for a row of nulls,
+-- which PostgreSQL sorts like other rows.
 create function pmpp._key_column(
     tbl regclass, key name,
     out type_name text, out collation_clause text,
@@ -177,7 +177,7 @@ comment on function pmpp._key_column(regclass, name) is
 revoke all on function pmpp._key_column(regclass, name) from public;
 grant execute on function pmpp._key_column(regclass, name) to pmpp;
 
--- With its own search_path, under which the names of tables and the like are written with schemas.
+-- Its own search_path has PostgreSQL write names, as of tables, with their schemas.
 create function pmpp._key_literal(value anyelement, type text) returns text
 language plpgsql stable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
@@ -191,10 +191,12 @@ comment on function pmpp._key_literal(anyelement, text) is
 revoke all on function pmpp._key_literal(anyelement, text) from public;
 grant execute on function pmpp._key_literal(anyelement, text) to pmpp;
 
--- The values, as literals, that cut a column into at most so many chunks of about the same number
--- of rows. Every value has its place, from 0 to that number: the weight of the rows below it. An
--- ideal edge is at each whole number between, and the value whose place is nearest becomes one.
--- This reads the table, so it sets no search_path: views and row security may need the caller's.
+-- The values, as literals, that are the edges of at most so many chunks of about the same number of
+-- rows. The place of a value, from 0 to the number of chunks, is the weight of the rows before it. An
+-- ideal edge is at each whole number between, and the value whose place is nearest becomes an edge: a
+-- value is nearest to what lies between start and stop.
+-- The query reads the table, so this function sets no search_path: views and row security may need
+-- the caller's.
 create function pmpp._key_edges(root pg_class, key name, type text, collation_clause text, chunks integer)
 returns text[]
 language plpgsql volatile parallel unsafe security invoker
@@ -205,14 +207,14 @@ begin
     execute pg_catalog.format(
         $query$
         with weight (value, below, own) as (%s),
-        value as (
+        summed as (
             select value, pg_catalog.sum(below) as below, pg_catalog.sum(own) as own from weight group by value
         ), ranked as (
             select value,
                    pg_catalog.sum(below operator(pg_catalog.+) own) over (order by value nulls first)
                        operator(pg_catalog.-) own as rank,
                    pg_catalog.sum(below operator(pg_catalog.+) own) over () as total
-              from value
+              from summed
         ), placed as (
             select value, $1 operator(pg_catalog.*) rank operator(pg_catalog./) total as place
               from ranked where rank operator(pg_catalog.>) 0
@@ -233,37 +235,37 @@ begin
 end
 $$;
 comment on function pmpp._key_edges(pg_class, name, text, text, integer) is
-    'internal: the values at which to cut a column, as literals';
+    'internal: the values that are the edges of chunks, as literals';
 revoke all on function pmpp._key_edges(pg_class, name, text, text, integer) from public;
 grant execute on function pmpp._key_edges(pg_class, name, text, text, integer) to pmpp;
 
+-- The conditions are format strings for _split(). A null sorts before the first edge.
 create function pmpp._key_conditions(null_test text, less text, not_less text, edges text[]) returns text[]
 language sql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 as $$
     select array(
         select case
-               when cardinality(e.edges) = 0 then 'true'
-               when i = 0 then format('(%%1$s %s or %%1$s %s %s)', null_test, e.less, e.edges[1])
-               when i = cardinality(e.edges) then format('(%%1$s %s %s)', e.not_less, e.edges[i])
-               else format('(%%1$s %s %s and %%1$s %s %s)', e.not_less, e.edges[i], e.less, e.edges[i + 1])
+               when c.at_least is null and c.below is null then 'true'
+               when c.at_least is null then format('(%%1$s %s or %%1$s %s)', null_test, c.below)
+               when c.below is null then format('(%%1$s %s)', c.at_least)
+               else format('(%%1$s %s and %%1$s %s)', c.at_least, c.below)
                end
-          from (
-            select replace(less, '%', '%%') as less,
-                   replace(not_less, '%', '%%') as not_less,
-                   array(select replace(v, '%', '%%') from unnest(edges) with ordinality u(v, n) order by n) as edges
-          ) e,
-               generate_series(0, cardinality(e.edges)) i
-         order by i
+          from unnest(null::text || edges, edges) with ordinality e(low, high, n),
+               lateral (values (
+                   replace(not_less || ' ' || e.low, '%', '%%'),
+                   replace(less || ' ' || e.high, '%', '%%')
+               )) c(at_least, below)
+         order by e.n
     )
 $$;
 comment on function pmpp._key_conditions(text, text, text, text[]) is
-    'internal: a condition for each range between two edges, and for what is below and above all, see _cut_chunks';
+    'internal: the conditions of the chunks that these edges lie between';
 revoke all on function pmpp._key_conditions(text, text, text, text[]) from public;
 grant execute on function pmpp._key_conditions(text, text, text, text[]) to pmpp;
 
--- The settings make literals that every session reads as the same value. DateStyle keeps its order
--- of day and month, which views may need.
+-- Under these settings, PostgreSQL writes literals that every session reads as the same value. The
+-- order of day and month in DateStyle stays, because views may need it.
 create function pmpp.by_key(tbl regclass, key name, query text, chunks integer default null) returns text[]
 language plpgsql volatile parallel unsafe security invoker
 set datestyle = 'ISO'
@@ -272,15 +274,16 @@ set extra_float_digits = 1
 set array_nulls = on
 as $$
 declare
-    root pg_catalog.pg_class := pmpp._relation_to_cut(tbl, 'tbl', '{r,p,f,m,v}', 'Give a table or a view.');
+    root pg_catalog.pg_class := pmpp._relation_to_split(tbl, 'tbl', '{r,p,f,m,v}', 'Give a table or a view.');
     col pg_catalog.record;
     edges pg_catalog.text[];
 begin
-    perform pmpp._cut_chunks(query, '', '{}'); -- an error before a long read
+    -- A query that cannot be split is an error before the table is read, which may take long.
+    perform pmpp._split(query, '{chunk}', '{}');
     select * into col from pmpp._key_column(tbl, key);
     edges := pmpp._key_edges(root, key, col.type_name, col.collation_clause, pmpp._chunk_count(chunks));
-    return pmpp._cut_chunks(
-        query, col.operand, pmpp._key_conditions(col.null_test, col.less, col.not_less, edges));
+    return pmpp._split(
+        query, '{chunk}', pmpp._key_conditions(col.null_test, col.less, col.not_less, edges), col.operand);
 end
 $$;
 comment on function pmpp.by_key(regclass, name, text, integer) is
