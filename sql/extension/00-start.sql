@@ -56,5 +56,3 @@ exception
         end if;
 end
 $$;
-
-grant usage on schema pmpp to pmpp;

@@ -19,8 +19,6 @@ end
 $$;
 comment on function pmpp.jsonb_array_to_text_array(jsonb) is
     'convert a JSON array to an array of text';
-revoke all on function pmpp.jsonb_array_to_text_array(jsonb) from public;
-grant execute on function pmpp.jsonb_array_to_text_array(jsonb) to pmpp;
 
 create function pmpp._check_json_type(value jsonb, wanted text, place text) returns void
 language plpgsql immutable parallel safe security invoker
@@ -36,8 +34,6 @@ end
 $$;
 comment on function pmpp._check_json_type(jsonb, text, text) is
     'internal: raise an error unless a JSON value is of a type, or null';
-revoke all on function pmpp._check_json_type(jsonb, text, text) from public;
-grant execute on function pmpp._check_json_type(jsonb, text, text) to pmpp;
 
 create function pmpp._item_statements(item jsonb, field text, place text) returns text[]
 language plpgsql immutable parallel safe security invoker
@@ -56,8 +52,6 @@ end
 $$;
 comment on function pmpp._item_statements(jsonb, text, text) is
     'internal: a field of a JSON item that is a list of statements';
-revoke all on function pmpp._item_statements(jsonb, text, text) from public;
-grant execute on function pmpp._item_statements(jsonb, text, text) to pmpp;
 
 create function pmpp._item_number(item jsonb, field text, place text) returns double precision
 language plpgsql immutable parallel safe security invoker
@@ -79,8 +73,6 @@ end
 $$;
 comment on function pmpp._item_number(jsonb, text, text) is
     'internal: a field of a JSON item that is a number';
-revoke all on function pmpp._item_number(jsonb, text, text) from public;
-grant execute on function pmpp._item_number(jsonb, text, text) to pmpp;
 
 create function pmpp._check_item_keys(item jsonb, place text) returns void
 language plpgsql immutable parallel safe security invoker
@@ -105,8 +97,6 @@ end
 $$;
 comment on function pmpp._check_item_keys(jsonb, text) is
     'internal: raise an error unless this is a JSON object, and a warning if it has unknown keys';
-revoke all on function pmpp._check_item_keys(jsonb, text) from public;
-grant execute on function pmpp._check_item_keys(jsonb, text) to pmpp;
 
 create function pmpp._to_query_manifest(item jsonb, place text) returns pmpp.query_manifest
 language plpgsql immutable parallel safe security invoker
@@ -153,8 +143,6 @@ end
 $$;
 comment on function pmpp._to_query_manifest(jsonb, text) is
     'internal: read an item in JSON; messages name it as told';
-revoke all on function pmpp._to_query_manifest(jsonb, text) from public;
-grant execute on function pmpp._to_query_manifest(jsonb, text) to pmpp;
 
 create function pmpp.to_query_manifest(item jsonb) returns pmpp.query_manifest
 language plpgsql immutable strict parallel safe security invoker
@@ -165,8 +153,6 @@ end
 $$;
 comment on function pmpp.to_query_manifest(jsonb) is
     'read an item of a manifest in JSON; the cast from jsonb to query_manifest';
-revoke all on function pmpp.to_query_manifest(jsonb) from public;
-grant execute on function pmpp.to_query_manifest(jsonb) to pmpp;
 
 create function pmpp.to_query_manifest_array(manifest jsonb) returns pmpp.query_manifest[]
 language plpgsql immutable strict parallel safe security invoker
@@ -187,8 +173,6 @@ end
 $$;
 comment on function pmpp.to_query_manifest_array(jsonb) is
     'read a manifest in JSON; the cast from jsonb to query_manifest[]';
-revoke all on function pmpp.to_query_manifest_array(jsonb) from public;
-grant execute on function pmpp.to_query_manifest_array(jsonb) to pmpp;
 
 create function pmpp.to_query_manifest_array(manifest json) returns pmpp.query_manifest[]
 language plpgsql immutable strict parallel safe security invoker
@@ -199,8 +183,6 @@ end
 $$;
 comment on function pmpp.to_query_manifest_array(json) is
     'read a manifest in JSON; the cast from json to query_manifest[]';
-revoke all on function pmpp.to_query_manifest_array(json) from public;
-grant execute on function pmpp.to_query_manifest_array(json) to pmpp;
 
 create function pmpp.manifest_array(query_manifest jsonb) returns pmpp.query_manifest[]
 language plpgsql immutable strict parallel safe security invoker
@@ -210,8 +192,6 @@ begin
 end
 $$;
 comment on function pmpp.manifest_array(jsonb) is 'the items of a manifest in JSON as an array';
-revoke all on function pmpp.manifest_array(jsonb) from public;
-grant execute on function pmpp.manifest_array(jsonb) to pmpp;
 
 create function pmpp.manifest_set(query_manifest jsonb) returns setof pmpp.query_manifest
 language plpgsql immutable strict parallel safe security invoker
@@ -225,8 +205,6 @@ begin
 end
 $$;
 comment on function pmpp.manifest_set(jsonb) is 'the items of a manifest in JSON as a set';
-revoke all on function pmpp.manifest_set(jsonb) from public;
-grant execute on function pmpp.manifest_set(jsonb) to pmpp;
 
 create cast (jsonb as pmpp.query_manifest)
     with function pmpp.to_query_manifest(jsonb) as implicit;

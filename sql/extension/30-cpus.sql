@@ -16,10 +16,7 @@ return cpus
 $$;
 comment on function pmpp.detect_cpus() is
     'count the CPUs of this machine, keep the number for num_cpus(), and return it';
-revoke all on function pmpp.detect_cpus() from public;
 
 select pmpp.detect_cpus();
 comment on function pmpp.num_cpus() is
     'the number of CPUs of this machine when the extension was created or detect_cpus() was last run';
-revoke all on function pmpp.num_cpus() from public;
-grant execute on function pmpp.num_cpus() to pmpp;

@@ -292,8 +292,6 @@ as $$
 $$;
 comment on function pmpp._columns_of(oid, oid, boolean) is
     'internal: the columns of a row type, or of a scalar type as one, and how to unnest a batch of each';
-revoke all on function pmpp._columns_of(oid, oid, boolean) from public;
-grant execute on function pmpp._columns_of(oid, oid, boolean) to pmpp;
 
 -- The statement that runs the manifest whose key is $1 and returns rows of a type. If they are
 -- tagged, the row is the last of four columns. PostgreSQL parses the statement under the search_path
@@ -365,5 +363,3 @@ end
 $$;
 comment on function pmpp._rows_statement(regtype, boolean) is
     'internal: the statement that runs a manifest and returns rows of a type';
-revoke all on function pmpp._rows_statement(regtype, boolean) from public;
-grant execute on function pmpp._rows_statement(regtype, boolean) to pmpp;

@@ -25,8 +25,6 @@ return GD["pmpp @VERSION@"].last_run(plpy)
 $$;
 comment on function pmpp.last_run() is
     'what became of each query of the last call that the current role made in this session';
-revoke all on function pmpp.last_run() from public;
-grant execute on function pmpp.last_run() to pmpp;
 
 create function pmpp.unfinished() returns pmpp.query_manifest[]
 language plpython3u volatile parallel unsafe security invoker
@@ -36,5 +34,3 @@ return GD["pmpp @VERSION@"].unfinished(plpy)
 $$;
 comment on function pmpp.unfinished() is
     'a manifest of the queries of the last call that are not done, to be run again';
-revoke all on function pmpp.unfinished() from public;
-grant execute on function pmpp.unfinished() to pmpp;

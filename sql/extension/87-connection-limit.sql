@@ -8,6 +8,4 @@ comment on column pmpp.connection_limit.connection is
     'name of a foreign server or of a host; * for each that has no row of its own';
 comment on column pmpp.connection_limit.max_workers is
     'the most connections, whatever a call asks for; 0 if nobody may connect there';
-revoke all on pmpp.connection_limit from public;
-grant select on pmpp.connection_limit to pmpp;
 select pg_catalog.pg_extension_config_dump('pmpp.connection_limit', '');

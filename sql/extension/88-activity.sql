@@ -20,5 +20,3 @@ select a.pid,
    and (pg_catalog.pg_has_role(a.usesysid, 'usage') or pg_catalog.pg_has_role('pg_read_all_stats', 'usage'));
 comment on view pmpp.activity is
     'the workers of pmpp on this server, with the process id of the session that they work for';
-revoke all on pmpp.activity from public;
-grant select on pmpp.activity to pmpp;

@@ -18,8 +18,6 @@ as $$
 $$;
 comment on function pmpp._relation_tree(oid) is
     'internal: a relation with its partitions or inheritance children at all levels';
-revoke all on function pmpp._relation_tree(oid) from public;
-grant execute on function pmpp._relation_tree(oid) to pmpp;
 
 create function pmpp._relation_to_split(relation regclass, argument text, kinds "char"[], hint text)
 returns pg_class
@@ -57,8 +55,6 @@ end
 $$;
 comment on function pmpp._relation_to_split(regclass, text, "char"[], text) is
     'internal: a relation of one of these kinds, if other connections can read it';
-revoke all on function pmpp._relation_to_split(regclass, text, "char"[], text) from public;
-grant execute on function pmpp._relation_to_split(regclass, text, "char"[], text) to pmpp;
 
 -- A chunk is a format string. In a condition, %1$s stands for the column, before which {chunk:alias}
 -- puts an alias. The query is split before any chunk is put into it, because a value in a condition
@@ -107,8 +103,6 @@ end
 $$;
 comment on function pmpp._split(text, text, text[], text) is
     'internal: one query for each chunk, which takes the place of {partition}, or of {chunk} and {chunk:alias}';
-revoke all on function pmpp._split(text, text, text[], text) from public;
-grant execute on function pmpp._split(text, text, text[], text) to pmpp;
 
 create function pmpp.by_partition(parent regclass, query text) returns text[]
 language plpgsql stable parallel restricted security invoker
@@ -139,5 +133,3 @@ end
 $$;
 comment on function pmpp.by_partition(regclass, text) is
     'one query for each partition or inheritance child, with its name in place of {partition}';
-revoke all on function pmpp.by_partition(regclass, text) from public;
-grant execute on function pmpp.by_partition(regclass, text) to pmpp;

@@ -13,8 +13,6 @@ end
 $$;
 comment on function pmpp._chunk_count(integer) is
     'internal: the most chunks to split a query into';
-revoke all on function pmpp._chunk_count(integer) from public;
-grant execute on function pmpp._chunk_count(integer) to pmpp;
 
 create function pmpp.by_ctid(tbl regclass, query text, chunks integer default null) returns text[]
 language plpgsql volatile parallel restricted security invoker
@@ -44,5 +42,3 @@ end
 $$;
 comment on function pmpp.by_ctid(regclass, text, integer) is
     'one query for each range of blocks of a table, with a condition on ctid in place of {chunk}';
-revoke all on function pmpp.by_ctid(regclass, text, integer) from public;
-grant execute on function pmpp.by_ctid(regclass, text, integer) to pmpp;

@@ -35,8 +35,6 @@ as $$
 $$;
 comment on function pmpp._order_operators(oid) is
     'internal: the operators < and >= of a type''s default order';
-revoke all on function pmpp._order_operators(oid) from public;
-grant execute on function pmpp._order_operators(oid) to pmpp;
 
 -- The tables of Citus have no blocks here: Citus keeps them in shards on other servers.
 create function pmpp._tree_blocks(root oid) returns bigint
@@ -59,8 +57,6 @@ end
 $$;
 comment on function pmpp._tree_blocks(oid) is
     'internal: how many blocks a table has, with its partitions and children';
-revoke all on function pmpp._tree_blocks(oid) from public;
-grant execute on function pmpp._tree_blocks(oid) to pmpp;
 
 -- A query for how the values of a column are distributed. Its rows are a value, the weight of the
 -- rows between the value before and this one, and the weight of the rows that have this value.
@@ -122,8 +118,6 @@ end
 $$;
 comment on function pmpp._key_weights(pg_class, name, text, integer) is
     'internal: a query for how the values of a column are distributed';
-revoke all on function pmpp._key_weights(pg_class, name, text, integer) from public;
-grant execute on function pmpp._key_weights(pg_class, name, text, integer) to pmpp;
 
 -- How conditions on a column are written. If its type is a domain, the literals are of the type that
 -- the domain is over. Operators do not take domains over enums. IS NULL is true for a row of nulls,
@@ -174,8 +168,6 @@ end
 $$;
 comment on function pmpp._key_column(regclass, name) is
     'internal: how conditions on a column are written';
-revoke all on function pmpp._key_column(regclass, name) from public;
-grant execute on function pmpp._key_column(regclass, name) to pmpp;
 
 -- Its own search_path has PostgreSQL write names, as of tables, with their schemas.
 create function pmpp._key_literal(value anyelement, type text) returns text
@@ -188,8 +180,6 @@ end
 $$;
 comment on function pmpp._key_literal(anyelement, text) is
     'internal: a value as a literal that means the same in every session';
-revoke all on function pmpp._key_literal(anyelement, text) from public;
-grant execute on function pmpp._key_literal(anyelement, text) to pmpp;
 
 -- The values, as literals, that are the edges of at most so many chunks of about the same number of
 -- rows. The place of a value, from 0 to the number of chunks, is the weight of the rows before it. An
@@ -236,8 +226,6 @@ end
 $$;
 comment on function pmpp._key_edges(pg_class, name, text, text, integer) is
     'internal: the values that are the edges of chunks, as literals';
-revoke all on function pmpp._key_edges(pg_class, name, text, text, integer) from public;
-grant execute on function pmpp._key_edges(pg_class, name, text, text, integer) to pmpp;
 
 -- The conditions are format strings for _split(). A null sorts before the first edge.
 create function pmpp._key_conditions(null_test text, less text, not_less text, edges text[]) returns text[]
@@ -261,8 +249,6 @@ as $$
 $$;
 comment on function pmpp._key_conditions(text, text, text, text[]) is
     'internal: the conditions of the chunks that these edges lie between';
-revoke all on function pmpp._key_conditions(text, text, text, text[]) from public;
-grant execute on function pmpp._key_conditions(text, text, text, text[]) to pmpp;
 
 -- Under these settings, PostgreSQL writes literals that every session reads as the same value. The
 -- order of day and month in DateStyle stays, because views may need it.
@@ -288,5 +274,3 @@ end
 $$;
 comment on function pmpp.by_key(regclass, name, text, integer) is
     'one query for each range of values of a column, with a condition on it in place of {chunk}';
-revoke all on function pmpp.by_key(regclass, name, text, integer) from public;
-grant execute on function pmpp.by_key(regclass, name, text, integer) to pmpp;

@@ -44,5 +44,3 @@ end
 $$;
 comment on function pmpp.same_snapshot() is
     'setup commands with which connections to this database see what the calling statement sees as committed';
-revoke all on function pmpp.same_snapshot() from public;
-grant execute on function pmpp.same_snapshot() to pmpp;

@@ -1,5 +1,7 @@
--- Default privileges of the role that creates the extension may have given rights to anybody. What
--- the extension contains is for its owner and the role pmpp, and detect_cpus() for the owner alone.
+-- The privileges on all objects of the extension. PostgreSQL lets everybody call a new function, and
+-- default privileges of the role that creates the extension may give any privilege to anybody. This
+-- revokes all of them, and grants what the owner and the role pmpp need. Only the owner may call
+-- detect_cpus().
 do $$
 declare
     object pg_catalog.record;
@@ -13,7 +15,7 @@ begin
         union all
         select pg_catalog.concat('function ', p.oid::pg_catalog.regprocedure),
                case when p.proname operator(pg_catalog.<>) 'detect_cpus' then 'execute' end,
-               p.proowner, p.proacl
+               p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
           from pg_catalog.pg_proc p
          where p.pronamespace operator(pg_catalog.=) 'pmpp'::pg_catalog.regnamespace
         union all
@@ -30,7 +32,8 @@ begin
            and c.relkind operator(pg_catalog.=) 'c'
     loop
         for grantee in
-            select distinct case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end
+            select distinct case a.grantee when 0 then 'public'
+                   else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end
               from pg_catalog.aclexplode(object.acl) a
              where a.grantee operator(pg_catalog.<>) object.owner
         loop
