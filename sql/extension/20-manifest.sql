@@ -1,6 +1,8 @@
--- Manifests in JSON. This is the only place that reads them. No function here is in SQL: auto_explain
--- logs the parameters of the statements of such a function, and manifests contain passwords. It also
--- logs those of a FOR loop over a query, but not those of PERFORM.
+-- Manifests in JSON. Only these functions read them.
+--
+-- Manifests contain passwords, and auto_explain logs the parameters of statements: of those in
+-- functions in SQL, and of FOR loops over a query. So no function here is in SQL or has such a loop.
+-- auto_explain does not log the parameters of other statements in PL/pgSQL.
 
 create function pmpp.jsonb_array_to_text_array(jsonb jsonb) returns text[]
 language plpgsql immutable strict parallel safe security invoker
@@ -20,67 +22,16 @@ $$;
 comment on function pmpp.jsonb_array_to_text_array(jsonb) is
     'convert a JSON array to an array of text';
 
-create function pmpp._check_json_type(value jsonb, wanted text, place text) returns void
-language plpgsql immutable parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-as $$
-begin
-    if jsonb_typeof(value) not in (wanted, 'null') then
-        raise invalid_parameter_value using
-            message = format('%s must be a JSON %s, not %s', place, wanted, jsonb_typeof(value));
-    end if;
-end
-$$;
-comment on function pmpp._check_json_type(jsonb, text, text) is
-    'internal: raise an error unless a JSON value is of a type, or null';
-
-create function pmpp._item_statements(item jsonb, field text, place text) returns text[]
-language plpgsql immutable parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-as $$
-begin
-    perform pmpp._check_json_type(item -> field, 'array', format('%s: %s', place, field));
-    if jsonb_typeof(item -> field) = 'array' then
-        perform pmpp._check_json_type(e.value, 'string', format('%s: %s[%s]', place, field, e.n))
-           from jsonb_array_elements(item -> field) with ordinality e(value, n);
-        return pmpp.jsonb_array_to_text_array(item -> field);
-    end if;
-    return null;
-end
-$$;
-comment on function pmpp._item_statements(jsonb, text, text) is
-    'internal: a field of a JSON item that is a list of statements';
-
-create function pmpp._item_number(item jsonb, field text, place text) returns double precision
-language plpgsql immutable parallel safe security invoker
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-as $$
-declare
-    number numeric;
-begin
-    perform pmpp._check_json_type(item -> field, 'number', format('%s: %s', place, field));
-    number := (item ->> field)::numeric;
-    -- The error of the cast cannot be caught instead: that is not allowed in a parallel query.
-    if abs(number) > 1.7976931348623157e308 or number <> 0 and abs(number) < 5e-324 then
-        raise invalid_parameter_value using
-            message = format('%s: %s is out of range: %s', place, field, left(item ->> field, 20));
-    end if;
-    return number;
-end
-$$;
-comment on function pmpp._item_number(jsonb, text, text) is
-    'internal: a field of a JSON item that is a number';
-
-create function pmpp._check_item_keys(item jsonb, place text) returns void
+-- PostgreSQL's own errors would not name the item, and a function that is parallel safe must not
+-- catch them.
+create function pmpp._check_item(item jsonb, place text) returns void
 language plpgsql immutable parallel safe security invoker
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
     unknown_keys text;
+    problem text;
 begin
     if jsonb_typeof(item) is distinct from 'object' then
         raise invalid_parameter_value using
@@ -93,10 +44,42 @@ begin
     if unknown_keys is not null then
         raise warning '%: unknown keys are ignored: %', place, unknown_keys;
     end if;
+
+    select format('%s: %s must be a JSON %s, not %s', place, v.name, v.wanted, jsonb_typeof(v.value))
+      into problem
+      from (
+        select f.name, f.wanted, item -> f.name
+          from (values ('connection', 'string'), ('queries', 'array'), ('query', 'string'),
+                       ('cpu_multiplier', 'number'), ('multiplier', 'number'), ('num_workers', 'number'),
+                       ('setup_commands', 'array'), ('statement_timeout', 'string'),
+                       ('result_format', 'string')) f(name, wanted)
+         where f.name <> 'statement_timeout' or jsonb_typeof(item -> f.name) <> 'number'
+        union all
+        select format('%s[%s]', f.name, e.n), 'string', e.value
+          from unnest(array['queries', 'setup_commands']) f(name),
+               jsonb_array_elements(case jsonb_typeof(item -> f.name) when 'array' then item -> f.name end)
+                   with ordinality e(value, n)
+      ) v(name, wanted, value)
+     where jsonb_typeof(v.value) not in (v.wanted, 'null')
+     limit 1;
+    if problem is null then
+        select case when abs(v.number) > 1.7976931348623157e308 or v.number <> 0 and abs(v.number) < 5e-324
+                    then format('%s: %s is out of range: %s', place, f.name, left(item ->> f.name, 20))
+                    when f.name = 'num_workers' and (abs(v.number) > 2147483647 or v.number <> trunc(v.number))
+                    then format('%s: num_workers must be an integer, not %s', place, v.number::double precision) end
+          into problem
+          from unnest(array['cpu_multiplier', 'multiplier', 'num_workers']) f(name),
+               lateral (select (item ->> f.name)::numeric) v(number)
+         order by 1
+         limit 1;
+    end if;
+    if problem is not null then
+        raise invalid_parameter_value using message = problem;
+    end if;
 end
 $$;
-comment on function pmpp._check_item_keys(jsonb, text) is
-    'internal: raise an error unless this is a JSON object, and a warning if it has unknown keys';
+comment on function pmpp._check_item(jsonb, text) is
+    'internal: raise an error if an item in JSON cannot be read, and a warning if it has unknown keys';
 
 create function pmpp._to_query_manifest(item jsonb, place text) returns pmpp.query_manifest
 language plpgsql immutable parallel safe security invoker
@@ -105,44 +88,30 @@ set plan_cache_mode = force_generic_plan
 as $$
 declare
     result pmpp.query_manifest;
-    workers double precision;
 begin
-    perform pmpp._check_item_keys(item, place);
-    perform pmpp._check_json_type(item -> field, 'string', format('%s: %s', place, field))
-       from unnest(array['connection', 'query', 'result_format']) field;
-
+    perform pmpp._check_item(item, place);
     result.connection := item ->> 'connection';
-    result.result_format := item ->> 'result_format';
-    result.queries := pmpp._item_statements(item, 'queries', place);
+    if item ->> 'queries' is not null then
+        result.queries := pmpp.jsonb_array_to_text_array(item -> 'queries');
+    end if;
     if item ->> 'query' is not null then
         result.queries := array_append(result.queries, item ->> 'query');
     end if;
-    result.cpu_multiplier := coalesce(
-        pmpp._item_number(item, 'cpu_multiplier', place),
-        pmpp._item_number(item, 'multiplier', place)
-    );
-
-    workers := pmpp._item_number(item, 'num_workers', place);
-    if workers <> trunc(workers) or abs(workers) > 2147483647 then
-        raise invalid_parameter_value using
-            message = format('%s: num_workers must be an integer, not %s', place, workers);
-    end if;
-    result.num_workers := workers;
-
-    result.setup_commands := pmpp._item_statements(item, 'setup_commands', place);
-    if jsonb_typeof(item -> 'statement_timeout') <> 'number' then
-        perform pmpp._check_json_type(
-            item -> 'statement_timeout', 'string', format('%s: statement_timeout', place));
+    result.cpu_multiplier := coalesce(item ->> 'cpu_multiplier', item ->> 'multiplier')::double precision;
+    result.num_workers := (item ->> 'num_workers')::numeric;
+    if item ->> 'setup_commands' is not null then
+        result.setup_commands := pmpp.jsonb_array_to_text_array(item -> 'setup_commands');
     end if;
     if item ->> 'statement_timeout' is not null then
         result.setup_commands := array_append(
             result.setup_commands, format('set statement_timeout to %L', item ->> 'statement_timeout'));
     end if;
+    result.result_format := item ->> 'result_format';
     return result;
 end
 $$;
 comment on function pmpp._to_query_manifest(jsonb, text) is
-    'internal: read an item in JSON; messages name it as told';
+    'internal: read an item in JSON; messages name it by its place';
 
 create function pmpp.to_query_manifest(item jsonb) returns pmpp.query_manifest
 language plpgsql immutable strict parallel safe security invoker
