@@ -3,8 +3,8 @@
 -- complain if the script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION pmpp CASCADE" to load this file. \quit
 
--- The schema is made here, and not named in the control file, so that it is a member of the
--- extension and dropped with it. One that is there and empty was left by pmpp 1.
+-- The script creates the schema, so that it belongs to the extension and is dropped with it. A schema
+-- that the control file names would stay. If the schema exists and is empty, pmpp 1 has left it.
 do $$
 begin
     drop schema if exists pmpp;
@@ -19,9 +19,9 @@ $$;
 create schema pmpp;
 comment on schema pmpp is 'Poor Man''s Parallel Processing: functions that run queries on many connections at once';
 
--- Whoever is a member of the role pmpp may use the functions. The role stays when the extension
--- is dropped: other databases of the cluster may use it. Its comment says how to drop it. One that
--- exists already is not changed: the warning says who can call the functions because of it.
+-- The members of the role pmpp may call the functions. The role stays when the extension is dropped,
+-- because other databases of the cluster may use it. Its comment says how to drop it. If the role
+-- exists already, it stays as it is, and a warning says who can call the functions because of it.
 do $$
 declare
     can_log_in boolean;
@@ -29,7 +29,8 @@ declare
     detail pg_catalog.text;
 begin
     create role pmpp nologin;
-    comment on role pmpp is 'may use the functions of the extension pmpp; when no database has it any more: DROP ROLE pmpp';
+    comment on role pmpp is
+        'may use the functions of the extension pmpp; when no database has it any more: DROP ROLE pmpp';
 exception
     -- A unique_violation means that another session has just created it, for another database.
     when duplicate_object or unique_violation then
@@ -47,7 +48,8 @@ exception
           from pg_catalog.pg_roles r
          where r.rolname operator(pg_catalog.=) 'pmpp';
         detail := pg_catalog.concat_ws(' ',
-            'Its members can call the functions of the extension: ' operator(pg_catalog.||) members operator(pg_catalog.||) '.',
+            'Its members can call the functions of the extension: '
+                operator(pg_catalog.||) members operator(pg_catalog.||) '.',
             case when can_log_in then 'The role has LOGIN: whoever connects as pmpp can call them too.' end);
         if can_log_in or members is not null then
             raise warning 'role "pmpp" already exists' using

@@ -1,6 +1,6 @@
--- Calls from other servers read the number of CPUs here, in a fresh session that must not start
--- Python. So detect_cpus() makes the number the body of a function, which is read and not run: keep
--- it a constant.
+-- pmpp on another server reads the number of CPUs from here, in a new session that must not start
+-- Python. So detect_cpus() writes the number into the body of a function, and pmpp reads that body
+-- without calling the function: keep it a constant.
 
 create function pmpp.detect_cpus() returns integer
 language plpython3u volatile parallel unsafe security invoker

@@ -1,5 +1,3 @@
--- What became of the queries of the last call in this session.
-
 create function pmpp.last_run()
 returns table (
     item integer,

@@ -1,6 +1,6 @@
--- The workers on this server, which are told by their application_name. Whoever may not see what a
--- session does in pg_stat_activity does not see it here at all. No backslashes: they would depend on
--- standard_conforming_strings.
+-- pmpp gives its workers an application_name by which this view finds them. The view has only
+-- the sessions that the current user may see completely in pg_stat_activity. The pattern has no
+-- backslashes, whose meaning would depend on standard_conforming_strings.
 create view pmpp.activity as
 select a.pid,
        w.caller[1]::integer as caller_pid,
@@ -13,7 +13,8 @@ select a.pid,
        pg_catalog.clock_timestamp() operator(pg_catalog.-) a.query_start as running_time,
        a.wait_event_type,
        a.wait_event,
-       pg_catalog.pg_blocking_pids(a.pid) operator(pg_catalog.||) pg_catalog.pg_safe_snapshot_blocking_pids(a.pid) as blocked_by
+       pg_catalog.pg_blocking_pids(a.pid)
+           operator(pg_catalog.||) pg_catalog.pg_safe_snapshot_blocking_pids(a.pid) as blocked_by
   from pg_catalog.pg_stat_activity a
  cross join lateral pg_catalog.regexp_match(a.application_name, '^pmpp ([0-9]{1,9}) item ([0-9]{1,9})$') w(caller)
  where w.caller is not null

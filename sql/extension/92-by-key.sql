@@ -137,7 +137,8 @@ begin
     if key is null then
         raise null_value_not_allowed using message = 'key must not be null';
     end if;
-    select * into attribute from pg_attribute where attrelid = tbl and attname = key and attnum > 0 and not attisdropped;
+    select * into attribute
+      from pg_attribute where attrelid = tbl and attname = key and attnum > 0 and not attisdropped;
     if not found then
         raise undefined_column using message = format('column %I of %s does not exist', key, tbl);
     elsif not has_column_privilege(tbl, key, 'select') then

@@ -1,5 +1,5 @@
--- STABLE makes it export the snapshot of the statement that calls it; a VOLATILE function would
--- take a later one in a transaction that is READ COMMITTED.
+-- A STABLE function exports the snapshot of the statement that calls it. A VOLATILE function would
+-- export a later one in a transaction that is READ COMMITTED.
 create function pmpp.same_snapshot() returns text[]
 language plpgsql stable parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp
@@ -11,14 +11,14 @@ declare
         extract(epoch from pg_catalog.pg_postmaster_start_time()),
         (select d.oid from pg_catalog.pg_database d
           where d.datname operator(pg_catalog.=) pg_catalog.current_database()))$identity$;
-    -- What version() says of the databases that spread tables over machines, if they are a PostgreSQL
-    -- of their own. Citus is an extension.
+    -- version() names the databases that spread tables over machines and are a PostgreSQL of their own.
+    -- Citus is an extension.
     spread constant text := '[(](Greenplum|Greengage|Apache Cloudberry|Cloudberry) |-YB-|[(]Postgres-X[LC2]';
     is_spread boolean := version() ~ spread;
     here text;
 begin
     if exists (select from pg_extension where extname = 'citus') then
-        execute 'select exists (select from pg_catalog.pg_dist_partition)' into is_spread;
+        is_spread := exists (select from pg_dist_partition);
     end if;
     if is_spread then
         raise feature_not_supported using
