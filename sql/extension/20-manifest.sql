@@ -30,6 +30,9 @@ set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    fields constant jsonb := '{"connection": "string", "queries": "array", "query": "string",
+        "cpu_multiplier": "number", "multiplier": "number", "num_workers": "number",
+        "setup_commands": "array", "statement_timeout": "string", "result_format": "string"}';
     unknown_keys text;
     problem text;
 begin
@@ -37,10 +40,7 @@ begin
         raise invalid_parameter_value using
             message = format('%s must be a JSON object, not %s', place, coalesce(jsonb_typeof(item), 'null'));
     end if;
-    select string_agg(k, ', ' order by k) into unknown_keys
-      from jsonb_object_keys(item) k
-     where k not in ('connection', 'queries', 'query', 'cpu_multiplier', 'multiplier', 'num_workers',
-                     'setup_commands', 'statement_timeout', 'result_format');
+    select string_agg(k, ', ' order by k) into unknown_keys from jsonb_object_keys(item) k where not fields ? k;
     if unknown_keys is not null then
         raise warning '%: unknown keys are ignored: %', place, unknown_keys;
     end if;
@@ -49,29 +49,26 @@ begin
       into problem
       from (
         select f.name, f.wanted, item -> f.name
-          from (values ('connection', 'string'), ('queries', 'array'), ('query', 'string'),
-                       ('cpu_multiplier', 'number'), ('multiplier', 'number'), ('num_workers', 'number'),
-                       ('setup_commands', 'array'), ('statement_timeout', 'string'),
-                       ('result_format', 'string')) f(name, wanted)
+          from jsonb_each_text(fields) f(name, wanted)
          where f.name <> 'statement_timeout' or jsonb_typeof(item -> f.name) <> 'number'
         union all
         select format('%s[%s]', f.name, e.n), 'string', e.value
-          from unnest(array['queries', 'setup_commands']) f(name),
+          from jsonb_each_text(fields) f(name, wanted),
                jsonb_array_elements(case jsonb_typeof(item -> f.name) when 'array' then item -> f.name end)
                    with ordinality e(value, n)
       ) v(name, wanted, value)
      where jsonb_typeof(v.value) not in (v.wanted, 'null')
      limit 1;
     if problem is null then
-        select case when abs(v.number) > 1.7976931348623157e308 or v.number <> 0 and abs(v.number) < 5e-324
+        select min(case
+                    when abs(v.number) > 1.7976931348623157e308 or v.number <> 0 and abs(v.number) < 5e-324
                     then format('%s: %s is out of range: %s', place, f.name, left(item ->> f.name, 20))
                     when f.name = 'num_workers' and (abs(v.number) > 2147483647 or v.number <> trunc(v.number))
-                    then format('%s: num_workers must be an integer, not %s', place, v.number::double precision) end
+                    then format('%s: num_workers must be an integer, not %s', place, v.number::double precision)
+                   end)
           into problem
           from unnest(array['cpu_multiplier', 'multiplier', 'num_workers']) f(name),
-               lateral (select (item ->> f.name)::numeric) v(number)
-         order by 1
-         limit 1;
+               lateral (select (item ->> f.name)::numeric) v(number);
     end if;
     if problem is not null then
         raise invalid_parameter_value using message = problem;

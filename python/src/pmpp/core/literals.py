@@ -5,8 +5,8 @@ columns' types.
 
 `as_columns` writes an array literal for each column, such as {"1","2"}. A statement casts it to an
 array of the column's type and unnests it, so that neither Python nor PL/Python does anything for
-each row. A batch of a single row contains the values as they are: a value may be large, and each copy
-of it takes memory.
+each row. A batch of a single row contains the values as they are: a value may be large, and each
+copy of it takes memory.
 
 `as_rows` writes a composite literal for each row, such as ("1","a b",). It takes twice as long, and
 is for columns whose types are unknown or cannot be unnested. A tuple of strings would not do:
