@@ -139,17 +139,23 @@ class Call:
         """Yield batches, and keep in mind the query of the one that PostgreSQL converts."""
         try:
             for self.converting, batch in batches:
-                # The generators that made the batch refer to it until they go on. What they see
-                # must not keep large values in memory while PostgreSQL converts them.
-                own = batch.copy()
-                batch.clear()
-                yield own
+                yield _moved(batch)
                 self.converting = None
-                del own
         finally:
             # PostgreSQL has refused a value, or dropped the rows for another reason.
             if self.queue and self.converting:
                 self.queue.cancel(self.converting)
+
+
+def _moved(batch: Batch) -> Batch:
+    """Return the values of a batch in a list that no generator refers to.
+
+    The generators that made the batch, and the one that yields it, refer to it until they go on.
+    What they see must not keep large values in memory while PostgreSQL converts them.
+    """
+    moved = batch.copy()
+    batch.clear()
+    return moved
 
 
 class Rows:
