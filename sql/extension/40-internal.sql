@@ -43,8 +43,6 @@ GD["pmpp @VERSION@"] = entry_points
 $$;
 comment on function pmpp._load() is
     'internal: load the Python package of this version, found in a directory that only superusers can write';
-revoke all on function pmpp._load() from public;
-grant execute on function pmpp._load() to pmpp;
 
 create function pmpp._read_user_mapping() returns void
 language plpython3u volatile parallel unsafe security definer
@@ -55,8 +53,6 @@ GD["pmpp @VERSION@"].read_user_mapping(plpy)
 $$;
 comment on function pmpp._read_user_mapping() is
     'internal: let pmpp read the user mapping that applies to its caller; gives nothing to SQL';
-revoke all on function pmpp._read_user_mapping() from public;
-grant execute on function pmpp._read_user_mapping() to pmpp;
 
 -- auto_explain, for example, logs the statements that a function runs, with their parameters and the
 -- constants in their plans. So a manifest, whose connection strings may contain passwords, is no
@@ -71,8 +67,6 @@ return GD["pmpp @VERSION@"].hand_over(query_manifest)
 $$;
 comment on function pmpp._hand_over(pmpp.query_manifest[]) is
     'internal: keep a manifest for a statement, which names it by the key that this returns';
-revoke all on function pmpp._hand_over(pmpp.query_manifest[]) from public;
-grant execute on function pmpp._hand_over(pmpp.query_manifest[]) to pmpp;
 
 create function pmpp._handed_json(key bigint) returns json
 language plpython3u volatile parallel unsafe security invoker
@@ -82,8 +76,6 @@ return GD["pmpp @VERSION@"].handed_json(plpy, key)
 $$;
 comment on function pmpp._handed_json(bigint) is
     'internal: the manifest in JSON that a form without a row type has handed over';
-revoke all on function pmpp._handed_json(bigint) from public;
-grant execute on function pmpp._handed_json(bigint) to pmpp;
 
 create function pmpp._read_json(key bigint) returns bigint
 language plpgsql volatile parallel unsafe security invoker
@@ -94,8 +86,6 @@ end
 $$;
 comment on function pmpp._read_json(bigint) is
     'internal: read a manifest in JSON that was handed over, and hand it over as query_manifest[]';
-revoke all on function pmpp._read_json(bigint) from public;
-grant execute on function pmpp._read_json(bigint) to pmpp;
 
 -- plpy.debug() is of level DEBUG2, and RAISE DEBUG is of level DEBUG1.
 create function pmpp._debug(message text) returns void
@@ -108,8 +98,6 @@ end
 $$;
 comment on function pmpp._debug(text) is
     'internal: report a step of a call at the level DEBUG1';
-revoke all on function pmpp._debug(text) from public;
-grant execute on function pmpp._debug(text) to pmpp;
 
 create function pmpp._rows(key bigint, column_types oid[], is_tagged boolean)
 returns setof record
@@ -120,8 +108,6 @@ return GD["pmpp @VERSION@"].rows(plpy, key, column_types, is_tagged=is_tagged)
 $$;
 comment on function pmpp._rows(bigint, oid[], boolean) is
     'internal: run a manifest that was handed over, whose queries return columns of these types';
-revoke all on function pmpp._rows(bigint, oid[], boolean) from public;
-grant execute on function pmpp._rows(bigint, oid[], boolean) to pmpp;
 
 create function pmpp._columns(key bigint, column_types oid[], is_tagged boolean)
 returns setof text[]
@@ -132,8 +118,6 @@ return GD["pmpp @VERSION@"].columns(plpy, key, column_types, is_tagged=is_tagged
 $$;
 comment on function pmpp._columns(bigint, oid[], boolean) is
     'internal: run a manifest as _rows does, and return batches of rows, each an array literal for every column';
-revoke all on function pmpp._columns(bigint, oid[], boolean) from public;
-grant execute on function pmpp._columns(bigint, oid[], boolean) to pmpp;
 
 create type pmpp._error as (
     sqlstate text,
@@ -156,8 +140,6 @@ return GD["pmpp @VERSION@"].failure(key, error)
 $$;
 comment on function pmpp._failure(bigint, pmpp._error) is
     'internal: the error behind the one that the SQL wrapper function of a call has caught';
-revoke all on function pmpp._failure(bigint, pmpp._error) from public;
-grant execute on function pmpp._failure(bigint, pmpp._error) to pmpp;
 
 -- A wrapper function assigns what this returns, though it never returns: PERFORM would add a line to
 -- the CONTEXT.
@@ -201,8 +183,6 @@ end
 $$;
 comment on function pmpp._raise(bigint, pmpp._error) is
     'internal: raise the error behind the one that the SQL wrapper function of a call has caught';
-revoke all on function pmpp._raise(bigint, pmpp._error) from public;
-grant execute on function pmpp._raise(bigint, pmpp._error) to pmpp;
 
 -- The columns of a row type, and for each an expression that unnests it from a batch of rows, b, as
 -- _columns() returns it. If the rows are tagged, the columns that say where a row is from come first.

@@ -26,8 +26,6 @@ end
 $$;
 comment on function pmpp.distribute(anyelement, pmpp.query_manifest[]) is
     'run the queries of a manifest in parallel and return their rows in the shape of row_type';
-revoke all on function pmpp.distribute(anyelement, pmpp.query_manifest[]) from public;
-grant execute on function pmpp.distribute(anyelement, pmpp.query_manifest[]) to pmpp;
 
 create function pmpp.distribute(row_type anyelement, query_manifest jsonb)
 returns setof anyelement
@@ -51,8 +49,6 @@ end
 $$;
 comment on function pmpp.distribute(anyelement, jsonb) is
     'run the queries of a manifest in jsonb in parallel and return their rows in the shape of row_type';
-revoke all on function pmpp.distribute(anyelement, jsonb) from public;
-grant execute on function pmpp.distribute(anyelement, jsonb) to pmpp;
 
 create function pmpp.distribute(row_type anyelement, query_manifest json)
 returns setof anyelement
@@ -76,8 +72,6 @@ end
 $$;
 comment on function pmpp.distribute(anyelement, json) is
     'run the queries of a manifest in json in parallel and return their rows in the shape of row_type';
-revoke all on function pmpp.distribute(anyelement, json) from public;
-grant execute on function pmpp.distribute(anyelement, json) to pmpp;
 
 create function pmpp.distribute(
     row_type anyelement,
@@ -111,5 +105,3 @@ end
 $$;
 comment on function pmpp.distribute(anyelement, text, text[], double precision, integer, text[], text) is
     'run queries on one connection in parallel and return their rows in the shape of row_type';
-revoke all on function pmpp.distribute(anyelement, text, text[], double precision, integer, text[], text) from public;
-grant execute on function pmpp.distribute(anyelement, text, text[], double precision, integer, text[], text) to pmpp;

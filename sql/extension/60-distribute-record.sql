@@ -10,8 +10,6 @@ return GD["pmpp @VERSION@"].records(plpy, query_manifest)
 $$;
 comment on function pmpp.distribute(pmpp.query_manifest[]) is
     'run the queries of a manifest in parallel; the columns are named in the call';
-revoke all on function pmpp.distribute(pmpp.query_manifest[]) from public;
-grant execute on function pmpp.distribute(pmpp.query_manifest[]) to pmpp;
 
 create function pmpp.distribute(query_manifest jsonb)
 returns setof record
@@ -22,8 +20,6 @@ return GD["pmpp @VERSION@"].records_of_json(plpy, query_manifest)
 $$;
 comment on function pmpp.distribute(jsonb) is
     'run the queries of a manifest in jsonb in parallel; the columns are named in the call';
-revoke all on function pmpp.distribute(jsonb) from public;
-grant execute on function pmpp.distribute(jsonb) to pmpp;
 
 create function pmpp.distribute(query_manifest json)
 returns setof record
@@ -34,5 +30,3 @@ return GD["pmpp @VERSION@"].records_of_json(plpy, query_manifest)
 $$;
 comment on function pmpp.distribute(json) is
     'run the queries of a manifest in json in parallel; the columns are named in the call';
-revoke all on function pmpp.distribute(json) from public;
-grant execute on function pmpp.distribute(json) to pmpp;

@@ -6,8 +6,6 @@ return GD["pmpp @VERSION@"].tags(plpy, key)
 $$;
 comment on function pmpp._tags(bigint) is
     'internal: run a manifest that was handed over, and return the command tags of its queries';
-revoke all on function pmpp._tags(bigint) from public;
-grant execute on function pmpp._tags(bigint) to pmpp;
 
 create function pmpp.meta(
     connection text,
@@ -38,5 +36,3 @@ end
 $$;
 comment on function pmpp.meta(text, text[], double precision, integer, text[], text) is
     'run statements in parallel, throw their rows away, and return each with its command tag';
-revoke all on function pmpp.meta(text, text[], double precision, integer, text[], text) from public;
-grant execute on function pmpp.meta(text, text[], double precision, integer, text[], text) to pmpp;

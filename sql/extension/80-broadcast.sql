@@ -27,8 +27,6 @@ end
 $$;
 comment on function pmpp._broadcast_manifest(text[], text, text[]) is
     'internal: a manifest with one query on every connection';
-revoke all on function pmpp._broadcast_manifest(text[], text, text[]) from public;
-grant execute on function pmpp._broadcast_manifest(text[], text, text[]) to pmpp;
 
 create function pmpp.broadcast(
     row_type anyelement,
@@ -57,5 +55,3 @@ end
 $$;
 comment on function pmpp.broadcast(anyelement, text[], text, text[]) is
     'run one query on every connection at the same time and return all rows in the shape of row_type';
-revoke all on function pmpp.broadcast(anyelement, text[], text, text[]) from public;
-grant execute on function pmpp.broadcast(anyelement, text[], text, text[]) to pmpp;

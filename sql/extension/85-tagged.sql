@@ -25,8 +25,6 @@ end
 $$;
 comment on function pmpp.distribute_tagged(anyelement, pmpp.query_manifest[]) is
     'run the queries of a manifest in parallel and return their rows, each with the query that it is from';
-revoke all on function pmpp.distribute_tagged(anyelement, pmpp.query_manifest[]) from public;
-grant execute on function pmpp.distribute_tagged(anyelement, pmpp.query_manifest[]) to pmpp;
 
 create function pmpp.distribute_tagged(
     row_type anyelement,
@@ -53,8 +51,6 @@ end
 $$;
 comment on function pmpp.distribute_tagged(anyelement, jsonb) is
     'run the queries of a manifest in jsonb in parallel and return their rows, each with the query that it is from';
-revoke all on function pmpp.distribute_tagged(anyelement, jsonb) from public;
-grant execute on function pmpp.distribute_tagged(anyelement, jsonb) to pmpp;
 
 create function pmpp.distribute_tagged(
     row_type anyelement,
@@ -81,8 +77,6 @@ end
 $$;
 comment on function pmpp.distribute_tagged(anyelement, json) is
     'run the queries of a manifest in json in parallel and return their rows, each with the query that it is from';
-revoke all on function pmpp.distribute_tagged(anyelement, json) from public;
-grant execute on function pmpp.distribute_tagged(anyelement, json) to pmpp;
 
 create function pmpp.broadcast_tagged(
     row_type anyelement,
@@ -111,5 +105,3 @@ end
 $$;
 comment on function pmpp.broadcast_tagged(anyelement, text[], text, text[]) is
     'run one query on every connection at the same time and return all rows, each with its connection';
-revoke all on function pmpp.broadcast_tagged(anyelement, text[], text, text[]) from public;
-grant execute on function pmpp.broadcast_tagged(anyelement, text[], text, text[]) to pmpp;
