@@ -99,25 +99,25 @@ $$;
 comment on function pmpp._debug(text) is
     'internal: report a step of a call at the level DEBUG1';
 
-create function pmpp._rows(key bigint, column_types oid[], is_tagged boolean)
+create function pmpp._rows(key bigint, column_types oid[])
 returns setof record
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].rows(plpy, key, column_types, is_tagged=is_tagged)
+return GD["pmpp @VERSION@"].rows(plpy, key, column_types)
 $$;
-comment on function pmpp._rows(bigint, oid[], boolean) is
-    'internal: run a manifest that was handed over, whose queries return columns of these types';
+comment on function pmpp._rows(bigint, oid[]) is
+    'internal: run a manifest that was handed over, whose queries return columns of these types, and return rows with three columns in front that say where each is from';
 
-create function pmpp._columns(key bigint, column_types oid[], is_tagged boolean)
+create function pmpp._columns(key bigint, column_types oid[])
 returns setof text[]
 language plpython3u volatile parallel unsafe security invoker
 as $$
 if "pmpp @VERSION@" not in GD: plpy.execute("select pmpp._load()")
-return GD["pmpp @VERSION@"].columns(plpy, key, column_types, is_tagged=is_tagged)
+return GD["pmpp @VERSION@"].columns(plpy, key, column_types)
 $$;
-comment on function pmpp._columns(bigint, oid[], boolean) is
-    'internal: run a manifest as _rows does, and return batches of rows, each an array literal for every column';
+comment on function pmpp._columns(bigint, oid[]) is
+    'internal: run a manifest as _rows does, and return batches of rows, each an array literal for every column, and behind them where the rows are from';
 
 create type pmpp._error as (
     sqlstate text,
@@ -185,10 +185,10 @@ comment on function pmpp._raise(bigint, pmpp._error) is
     'internal: raise the error behind the one that the SQL wrapper function of a call has caught';
 
 -- The columns of a row type, and for each an expression that unnests it from a batch of rows, b, as
--- _columns() returns it. If the rows are tagged, the columns that say where a row is from come first.
+-- _columns() returns it.
 --
--- A batch has an array literal for each column. A batch of a single row has the values themselves,
--- and one element more than there are columns. A single value may be large, and an array literal is
+-- A batch has an array literal for each column, and null in the element after them. A batch of a
+-- single row has the values themselves, and an empty text in that element. A single value may be large, and an array literal is
 -- a copy of it. A cast from text makes no copy, but it calls the input function of the type, as the
 -- array literal does, only if nobody has created another cast. So casts are used for a few types of
 -- PostgreSQL itself.
@@ -202,7 +202,7 @@ comment on function pmpp._raise(bigint, pmpp._error) is
 -- explicit.
 --
 -- OFFSET 0 has PostgreSQL look up each type by its index. Its generic plan would read whole catalogs.
-create function pmpp._columns_of(row_type oid, relation oid, is_tagged boolean)
+create function pmpp._columns_of(row_type oid, relation oid)
 returns table (n bigint, name text, type oid, type_name text, unnested text, is_pseudo boolean)
 language sql stable parallel safe security invoker
 as $$
@@ -214,12 +214,6 @@ as $$
            and not attisdropped
         union all
         select 1, 'value', row_type, -1 where relation operator(pg_catalog.=) 0
-        union all
-        select tag.* from (values
-            (-3, 'item', 'pg_catalog.int4'::pg_catalog.regtype, -1),
-            (-2, 'connection', 'pg_catalog.text', -1),
-            (-1, 'query_number', 'pg_catalog.int4', -1)) tag
-         where is_tagged
     ), typed as (
         select l.*, t.typtype, t.typarray, t.typdelim,
                pg_catalog.row_number() over (order by l.place) as n,
@@ -270,7 +264,7 @@ as $$
         offset 0
       ) f on true
 $$;
-comment on function pmpp._columns_of(oid, oid, boolean) is
+comment on function pmpp._columns_of(oid, oid) is
     'internal: the columns of a row type, or of a scalar type as one, and how to unnest a batch of each';
 
 -- The statement that runs the manifest whose key is $1 and returns rows of a type. If they are
@@ -282,7 +276,6 @@ language plpgsql stable parallel unsafe security invoker
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    tags constant pg_catalog.int4 := case when is_tagged then 3 else 0 end;
     base pg_catalog.pg_type;
     cols pg_catalog.record;
     columns_query pg_catalog.text;
@@ -299,16 +292,16 @@ begin
                 'or leave the row type out and write a column definition list.';
     end if;
 
-    select pg_catalog.array_agg(c.type order by c.n) filter (where c.n operator(pg_catalog.>) tags) as types,
-           pg_catalog.string_agg('c' operator(pg_catalog.||) c.n, ', ' order by c.n)
-               filter (where c.n operator(pg_catalog.>) tags) as names,
+    select pg_catalog.count(*) as count,
+           pg_catalog.array_agg(c.type order by c.n) as types,
+           pg_catalog.string_agg('c' operator(pg_catalog.||) c.n, ', ' order by c.n) as names,
            pg_catalog.string_agg(pg_catalog.format('c%s %s', c.n, c.type_name), ', ' order by c.n) as definitions,
            pg_catalog.string_agg(pg_catalog.format('%s as c%s', c.unnested, c.n), ', ' order by c.n) as unnested,
            pg_catalog.bool_and(c.unnested is not null) as can_unnest,
            pg_catalog.string_agg(pg_catalog.format('%I %s', c.name, c.type_name), ', ' order by c.n)
                filter (where c.is_pseudo) as pseudo
       into cols
-      from pmpp._columns_of(row_type, base.typrelid, is_tagged) c;
+      from pmpp._columns_of(row_type, base.typrelid) c;
     if cols.types is null then
         raise invalid_parameter_value using
             message = pg_catalog.format('the row type %s has no columns', row_type);
@@ -320,18 +313,25 @@ begin
     end if;
 
     if cols.can_unnest then
-        columns_query := pg_catalog.format('select %s from (select pmpp._columns($1, %L, %L) as b) batch',
-            cols.unnested, cols.types, is_tagged);
+        columns_query := pg_catalog.format('select %s%s from (select pmpp._columns($1, %L) as b) batch',
+            case when is_tagged then pg_catalog.format(
+                'b[%s]::pg_catalog.int4 as item, b[%s] as connection, b[%s]::pg_catalog.int4 as query_number, ',
+                cols.count operator(pg_catalog.+) 2, cols.count operator(pg_catalog.+) 3,
+                cols.count operator(pg_catalog.+) 4) end,
+            cols.unnested, cols.types);
     else
-        columns_query := pg_catalog.format('select * from pmpp._rows($1, %L, %L) as (%s)',
-            cols.types, is_tagged, cols.definitions);
+        columns_query := pg_catalog.format(
+            'select %s%s from pmpp._rows($1, %L) '
+            'as (item pg_catalog.int4, connection pg_catalog.text, query_number pg_catalog.int4, %s)',
+            case when is_tagged then 'item, connection, query_number, ' end,
+            cols.names, cols.types, cols.definitions);
     end if;
     row_value := pg_catalog.format('row(%s)::%s', cols.names, pg_catalog.format_type(row_type, -1));
     return case
         when base.typtype operator(pg_catalog.<>) 'c' then
             columns_query
         when is_tagged then
-            pg_catalog.format('select c1, c2, c3, %s from (%s) q', row_value, columns_query)
+            pg_catalog.format('select item, connection, query_number, %s from (%s) q', row_value, columns_query)
         when base.oid operator(pg_catalog.<>) row_type then
             -- RETURN QUERY does not check the constraints of a domain over a composite type. A cast does.
             pg_catalog.format(

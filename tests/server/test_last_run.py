@@ -284,7 +284,7 @@ def test_what_is_left_of_a_failure(db: psycopg.Connection, there: str, new_role:
     """Only the holder of the key of a call gets the failure that it left."""
     caught = "row('22012', 'mine', '', '', '', '', '', '', '')::pmpp._error"
     failure = f"select sqlstate, message, detail, hint from pmpp._failure(%s, {caught})"
-    fail = "select pmpp._columns(pmpp._hand_over(array[row(%s, array['select x'], null, 1, null, null)::pmpp.query_manifest]), '{23}', false)"
+    fail = "select pmpp._columns(pmpp._hand_over(array[row(%s, array['select x'], null, 1, null, null)::pmpp.query_manifest]), '{23}')"
     role = new_role()
     for change in (f'set role "{role}"', "discard all"):
         with pytest.raises(psycopg.Error):

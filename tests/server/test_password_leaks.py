@@ -128,8 +128,8 @@ def test_password_of_a_public_mapping_stays_hidden(session: psycopg.Connection) 
         ("select pmpp._raise(null, ('22012', 'm', 'd', 'h', '', '', '', '', ''))", "22012"),
         ("select pmpp._handed_json(0)", "42501"),
         ("select pmpp._read_json(0)", "42501"),
-        ("select * from pmpp._rows(0, null, null) as (i int)", "42501"),
-        ("select * from pmpp._columns(0, '{23}', false)", "42501"),
+        ("select * from pmpp._rows(0, null) as (i int)", "42501"),
+        ("select * from pmpp._columns(0, '{23}')", "42501"),
         ("select * from pmpp._tags(null)", "42501"),
     ],
 )

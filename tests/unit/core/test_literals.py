@@ -70,10 +70,10 @@ def test_as_rows(mark: str) -> None:
 def test_as_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """pmpp halves a batch that is too long until it is not."""
     some = [("1", "a"), ("2", None), ("3", "c" * 100)]
-    assert as_columns(some) == [['{"1","2","3"}', '{"a",NULL,"' + "c" * 100 + '"}']]
+    assert as_columns(some) == [['{"1","2","3"}', '{"a",NULL,"' + "c" * 100 + '"}', None]]
     monkeypatch.setattr(literals, "MOST_CHARACTERS", 50)
-    assert as_columns(some) == [
-        ["1", "a", ""],
-        ["2", None, ""],
-        ["3", "c" * 100, ""],
+    assert as_columns(some, ["tag"]) == [
+        ["1", "a", "", "tag"],
+        ["2", None, "", "tag"],
+        ["3", "c" * 100, "", "tag"],
     ]

@@ -33,20 +33,26 @@ MOST_CHARACTERS = 64 * 1024 * 1024
 NEXT_VALUE, NEXT_ROW, NULL = "\x1c", "\x1d", "\x1e"
 
 
-def as_columns(rows: Sequence[Values]) -> list[Batch]:
+def as_columns(rows: Sequence[Values], tag: Sequence[str] = ()) -> list[Batch]:
     """Write rows as one array literal for each column; in several batches if they are long.
 
-    The values of a single row are not in array literals. An additional element says so.
+    Args:
+        rows: one or more.
+        tag: elements to add to each batch.
+
+    Returns:
+        Batches with an element for each column, an element that is empty if the values of a single
+        row are not in array literals, else None, and the tag.
     """
     if len(rows) == 1:
         for value in rows[0]:
             refuse_nul(value or "")
-        return [[*rows[0], ""]]
+        return [[*rows[0], "", *tag]]
     batch: Batch = [array_literal(column) for column in zip(*rows, strict=True)]
     if sum(len(literal or "") for literal in batch) <= MOST_CHARACTERS:
-        return [batch]
+        return [[*batch, None, *tag]]
     half = len(rows) // 2
-    return as_columns(rows[:half]) + as_columns(rows[half:])
+    return as_columns(rows[:half], tag) + as_columns(rows[half:], tag)
 
 
 def as_rows(rows: Sequence[Values]) -> list[Batch]:

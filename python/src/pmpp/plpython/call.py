@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 from ..core import manifest
 from ..core.interrupts import Interrupts
-from ..core.literals import Batch, Write
+from ..core.literals import Batch
 from ..core.queue import Task, WorkQueue
 from ..errors import NAMES, PmppError
 from ..scheduler.engine import Delivery, Engine
 from . import last_run
-from .delivery import Columns
+from .delivery import Columns, WriteFor
 from .external_fds import open_files
 from .foreign_servers import resolve
 from .last_run import Owner
@@ -51,9 +51,8 @@ class Call:
         plpy: Any,
         read_manifest: Callable[[], object],
         column_types: list[int] | None,
-        write: Write,
+        write: WriteFor,
         *,
-        is_tagged: bool = False,
         only_tags: bool = False,
     ) -> Batches:
         """Run the queries, and yield batches of rows, each with its query.
@@ -61,7 +60,7 @@ class Call:
         Args:
             plpy: the module that PL/Python provides.
             read_manifest: returns the value of a query_manifest[].
-            column_types, write, is_tagged, only_tags: see `Columns`.
+            column_types, write, only_tags: see `Columns`.
 
         Raises:
             plpy.Error: if the manifest or a connection is not valid, or a query fails.
@@ -72,9 +71,7 @@ class Call:
             interrupts = Interrupts(backend.check_interrupts)
             items = manifest.parse(read_manifest(), interrupts)
             caller = backend.caller()
-            columns = Columns(
-                backend, column_types, write, is_tagged=is_tagged, only_tags=only_tags
-            )
+            columns = Columns(backend, column_types, write, only_tags=only_tags)
             engine = Engine(
                 items,
                 resolve(backend, caller, items, interrupts),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
 from psycopg.pq import ExecStatus, abc
 
 from .. import errors
-from ..core.literals import Batch, ColumnCast, Values, Write
+from ..core.literals import Batch, ColumnCast, Values, as_columns, as_rows
 from ..core.queue import Task
 from ..errors import PmppError
 from ..remote.connection import Wanted
 from ..remote.results import Reader, unreadable
 from ..scheduler.engine import Delivery
 from .local_backend import LocalBackend, as_pmpp_error
+
+WriteFor = Callable[[Task, Sequence[Values]], list[Batch]]
 
 # Servers give larger oids to types that are created in them. Smaller ones are the same everywhere.
 FIRST_OWN_OID = 10000
@@ -47,6 +49,27 @@ _ASSIGNMENT_CAST = """
 """
 
 
+def write_rows(_task: Task, rows: Sequence[Values]) -> list[Batch]:
+    """Write rows as composite literals."""
+    return as_rows(rows)
+
+
+def write_tagged_rows(task: Task, rows: Sequence[Values]) -> list[Batch]:
+    """Write rows as composite literals, with the tag of the query in front of each."""
+    tag = _tag(task)
+    return as_rows([(*tag, *row) for row in rows])
+
+
+def write_columns(task: Task, rows: Sequence[Values]) -> list[Batch]:
+    """Write rows as array literals, with the tag of the query behind each batch."""
+    return as_columns(rows, _tag(task))
+
+
+def _tag(task: Task) -> tuple[str, str, str]:
+    """Return the columns that say which query a row is from."""
+    return str(task.item.number), task.display_name, str(task.number)
+
+
 class Columns:
     """The columns that a call returns, as far as they are known beforehand.
 
@@ -56,9 +79,7 @@ class Columns:
     Args:
         backend: the server process.
         types: the oids of the types of the columns, or None.
-        write: how to write the rows, see `core.literals`.
-        is_tagged: True if three columns come first that say where a row is from: the number of
-            the item, the connection, and the number of the query.
+        write: writes rows of a query, see `core.literals`.
         only_tags: True if the call returns a command and a tag for each result, and no rows.
     """
 
@@ -66,15 +87,13 @@ class Columns:
         self,
         backend: LocalBackend,
         types: list[int] | None,
-        write: Write,
+        write: WriteFor,
         *,
-        is_tagged: bool = False,
         only_tags: bool = False,
     ) -> None:
         self._only_tags = only_tags
         self._types = types
         self._write = write
-        self._is_tagged = is_tagged
         self._count = None if types is None else len(types)
         self._readers: dict[str, Reader] = {}
         self._accept_text = cache(partial(_accept_text, backend))
@@ -116,11 +135,12 @@ class Columns:
         result = part.result
         if self._only_tags or result.status == ExecStatus.COMMAND_OK:
             tag = (part.tag or b"").decode(errors="replace")
-            yield from self._writer(task)([(task.sql, tag)])
+            yield from self._write(task, [(task.sql, tag)])
             return
         try:
             casts = self._casts(task, result)
-            yield from self._reader(delivery.encoding).batches(part, self._writer(task), casts)
+            write = partial(self._write, task)
+            yield from self._reader(delivery.encoding).batches(part, write, casts)
         except (PmppError, UnicodeDecodeError) as ex:
             raise unreadable(ex, task) from None
 
@@ -128,12 +148,6 @@ class Columns:
         if encoding not in self._readers:
             self._readers[encoding] = Reader(encoding)
         return self._readers[encoding]
-
-    def _writer(self, task: Task) -> Write:
-        if not self._is_tagged:
-            return self._write
-        tag = (str(task.item.number), task.display_name, str(task.number))
-        return lambda rows: self._write([(*tag, *row) for row in rows])
 
     def _fits_command(self) -> bool:
         """Return True if a row can be a command and its tag."""

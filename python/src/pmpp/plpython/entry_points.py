@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import errors
 from ..core.interrupts import Interrupts
-from ..core.literals import Batch, Write, as_columns, as_rows
+from ..core.literals import Batch
 from ..core.queue import WorkQueue
 from ..errors import PmppError
 from . import foreign_servers
@@ -31,6 +31,7 @@ from .call import (
     run_ahead,
     show_detail,
 )
+from .delivery import WriteFor, write_columns, write_rows, write_tagged_rows
 from .last_run import Row
 from .local_backend import LocalBackend
 
@@ -103,7 +104,7 @@ def records_of_json(plpy: Any, query_manifest: str) -> Iterator[str | None]:
 def _records(plpy: Any, read_manifest: Callable[[], object]) -> Iterator[str | None]:
     global _last_call
     call = _last_call = Call()
-    batches = call.batches(plpy, read_manifest, None, as_rows)
+    batches = call.batches(plpy, read_manifest, None, write_rows)
     try:
         batches = run_ahead(batches, LocalBackend(plpy).work_mem())
     except Exception as ex:
@@ -112,43 +113,46 @@ def _records(plpy: Any, read_manifest: Callable[[], object]) -> Iterator[str | N
     return chain.from_iterable(Rows(call.converted(batches)))
 
 
-def rows(plpy: Any, key: int, column_types: list[int], *, is_tagged: bool) -> Iterator[str | None]:
+def rows(plpy: Any, key: int, column_types: list[int]) -> Iterator[str | None]:
     """Run a manifest for an SQL wrapper function.
 
     Args:
         plpy: the module that PL/Python provides.
         key: of the manifest.
         column_types: the oids of the types of the columns that the queries return.
-        is_tagged: True if three columns come first that say where a row is from.
 
     Returns:
-        The rows, as composite literals.
+        The rows, as composite literals. Three columns come first that say where a row is from: the
+        number of the item, the connection, and the number of the query.
 
     Raises:
         plpy.Error: if a user calls this by hand, or while the rows are fetched.
     """
-    return chain.from_iterable(_wrapped(plpy, key, column_types, as_rows, is_tagged=is_tagged))
+    return chain.from_iterable(_wrapped(plpy, key, column_types, write_tagged_rows))
 
 
 def tags(plpy: Any, key: int) -> Iterator[str | None]:
     """Run a manifest, see `rows`; throw its rows away, and return commands and tags."""
-    return chain.from_iterable(_wrapped(plpy, key, TEXTS, as_rows, only_tags=True))
+    return chain.from_iterable(_wrapped(plpy, key, TEXTS, write_rows, only_tags=True))
 
 
-def columns(plpy: Any, key: int, column_types: list[int], *, is_tagged: bool) -> Iterator[Batch]:
-    """Run a manifest, see `rows`, and return batches of rows, see `as_columns`."""
-    return _wrapped(plpy, key, column_types, as_columns, is_tagged=is_tagged)
+def columns(plpy: Any, key: int, column_types: list[int]) -> Iterator[Batch]:
+    """Run a manifest, see `rows`, and return batches of rows, see `as_columns`.
+
+    Where the rows are from stands behind each batch.
+    """
+    return _wrapped(plpy, key, column_types, write_columns)
 
 
 def _wrapped(
-    plpy: Any, key: int, column_types: list[int], write: Write, **options: bool
+    plpy: Any, key: int, column_types: list[int], write: WriteFor, *, only_tags: bool = False
 ) -> Iterator[Batch]:
     global _last_call
     manifest = _take(plpy, key)
     call = _last_call = _calls[key] = Call()
 
     def batches() -> Batches:
-        yield from call.batches(plpy, lambda: manifest, column_types, write, **options)
+        yield from call.batches(plpy, lambda: manifest, column_types, write, only_tags=only_tags)
         # The wrapper function asks only about a call that has failed.
         del _calls[key]
 
