@@ -99,7 +99,8 @@ def call(
 
     def are_all_asleep() -> bool:
         asleep = (
-            "select wait_event, count(*) from pg_stat_activity where wait_event = %s group by 1"
+            "select wait_event, count(*) from pg_stat_activity"
+            " where wait_event = %s and backend_type = 'client backend' group by 1"
         )
         return watcher.execute(asleep, waiting[:1]).fetchall() == [waiting]
 
