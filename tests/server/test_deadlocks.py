@@ -63,14 +63,16 @@ def test_locks(db: psycopg.Connection, here: str, holding: str, query: str) -> N
     db.execute(holding)
     with pytest.raises(psycopg.errors.DeadlockDetected) as raised:
         db.execute(CALL, [here, [query], 1, None])
-    detail = str(raised.value.diag.message_detail)
-    assert detail.startswith(f"Query 1 of item 1 on {here.rpartition(' ')[0]}: {query}\nProcess ")
-    assert detail.endswith(
+    waits, _, context = str(raised.value.diag.message_detail).partition("\n")
+    assert waits.startswith("Process ")
+    assert waits.endswith(
         f"blocked by process {db.info.backend_pid}, the session that made the call."
     )
+    assert context == f"Query 1 of item 1 on {here.rpartition(' ')[0]}: {query}"
     assert "Release the lock before the call" in str(raised.value.diag.message_hint)
     db.execute("rollback")
     assert db.execute(STATUS).fetchall() == [(query, "failed", "40P01")]
+    assert db.execute("select detail, context from pmpp.last_run()").fetchone() == (waits, context)
 
 
 @pytest.mark.parametrize("form", ["polymorphic", "record"])
@@ -144,8 +146,8 @@ def test_continue(cluster: Cluster, db: psycopg.Connection, here: str) -> None:
     statuses = [(status, state) for _, status, state in db.execute(STATUS).fetchall()]
     failed = ("failed", "40P01")
     assert statuses == [("done", None), failed, failed, ("done", None), ("done", None)]
-    details = sorted(str(detail).partition("\n")[0] for _, _, detail, _ in got)
-    assert [detail.rpartition(": ")[2] for detail in details] == queries[1:3]
+    contexts = sorted(str(detail).rpartition("\n")[2] for _, _, detail, _ in got)
+    assert [context.rpartition(": ")[2] for context in contexts] == queries[1:3]
     # Nothing of them is left to wait, and the transaction of the caller goes on.
     eventually(cluster, f"not exists ({WORKERS})")
     db.execute("commit")

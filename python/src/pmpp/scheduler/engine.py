@@ -393,7 +393,8 @@ def _deadlock(running: object, sentence: str) -> PmppError:
     return PmppError(
         "deadlock detected: a query waits for the session that made the call",
         sqlstate=errors.DEADLOCK_DETECTED,
-        detail=f"{as_context(running)}\n{sentence}",
+        detail=sentence,
+        context=as_context(running),
         hint="Release the lock before the call, with COMMIT for example, or run the query without "
         "pmpp. A command with CONCURRENTLY, or for a whole database, may wait for the statement "
         "that makes the call: make it from another database.",
