@@ -191,7 +191,7 @@ comment on function pmpp._raise(bigint, pmpp._error) is
 -- single row has the values themselves, and an empty text in that element. A single value may be large, and an array literal is
 -- a copy of it. A cast from text makes no copy, but it calls the input function of the type, as the
 -- array literal does, only if nobody has created another cast. So casts are used for a few types of
--- PostgreSQL itself.
+-- PostgreSQL itself, and for domains over them that have no type modifier.
 --
 -- The expression is null where arrays cannot be used: if commas do not separate the elements of an
 -- array of the type (box), and for an array with a type modifier. An array without a modifier is
@@ -215,7 +215,7 @@ as $$
         union all
         select 1, 'value', row_type, -1 where relation operator(pg_catalog.=) 0
     ), typed as (
-        select l.*, t.typtype, t.typarray, t.typdelim,
+        select l.*, t.typtype, t.typarray, t.typdelim, t.typbasetype, t.typtypmod,
                pg_catalog.row_number() over (order by l.place) as n,
                pg_catalog.count(*) over () as count,
                pg_catalog.format_type(l.type, l.typmod) as type_name,
@@ -228,7 +228,8 @@ as $$
     ), expression as (
         select t.*,
                pg_catalog.format(
-                   case when t.element operator(pg_catalog.=) any (array[
+                   case when case when t.typtype operator(pg_catalog.=) 'd' and t.typtypmod operator(pg_catalog.=) -1
+                                  then t.typbasetype else t.element end operator(pg_catalog.=) any (array[
                             'pg_catalog.text', 'pg_catalog.varchar', 'pg_catalog.bytea',
                             'pg_catalog.json', 'pg_catalog.jsonb']::pg_catalog.regtype[])
                         then 'pg_catalog.unnest(case when b[%1$s] is null then b[%2$s]::%3$s[] '

@@ -22,11 +22,13 @@ LARGE = [
     ("text", "select repeat('x', {})"),
     ("text", "select repeat('\\ \"x', {} / 4)"),
     ("json", "select to_json(repeat('x', {}))"),
+    ("checked", "select repeat('x', {})"),
     ("bytea", "select convert_to(repeat('x', {} / 2), 'UTF8')"),
     ("mixed", "select 1, repeat('x', {}), null::varchar(5), null::json"),
     ("row_by_row", "select repeat('x', {}), null::varchar(5)[]"),
 ]
 TYPES = """
+    create domain checked as text check (value <> '');
     create type mixed as (i int, t text, v varchar(5), j json);
     create type row_by_row as (t text, v varchar(5)[])
 """
