@@ -13,7 +13,7 @@ import pytest
 from cluster import Cluster
 from helpers import eventually, manifest_entry, wait_until, workers_of
 from pmpp.core.interrupts import Interrupts
-from pmpp.core.limits import Limits
+from pmpp.core.limits import Bound, Limiter, Limits
 from pmpp.core.literals import as_rows
 from pmpp.core.manifest import parse
 from pmpp.core.notices import Notice
@@ -27,6 +27,7 @@ from pmpp.scheduler.engine import Delivery, Engine
 
 SUPERUSER = Caller("postgres", True, 42, Address("/nowhere", "1"))
 SETTINGS = Settings()
+NO_LIMITS = Limits()
 
 
 class Interrupted(Exception):
@@ -36,12 +37,13 @@ class Interrupted(Exception):
 def engine(
     *items: Mapping[str, object],
     settings: Settings = SETTINGS,
+    limits: Limits = NO_LIMITS,
     check_interrupts: Callable[[], None] = lambda: None,
     on_notice: Callable[[Notice], None] = lambda notice: None,
 ) -> Engine:
     manifest = parse([manifest_entry(**item) for item in items], Interrupts(check_interrupts))
     targets = [from_string("item", item.connection, SUPERUSER) for item in manifest]
-    return Engine(manifest, targets, settings, Limits(), check_interrupts, on_notice)
+    return Engine(manifest, targets, settings, limits, check_interrupts, on_notice)
 
 
 def rows(deliveries: Iterator[Delivery]) -> list[str]:
@@ -291,3 +293,20 @@ def test_held_results_are_bounded(here: str, result_format: str | None) -> None:
     )
     with pytest.raises(PmppError, match=r"larger than pmpp\.max_result_size"):
         rows(run.run())
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits({"*": 3})])
+def test_many_items(here: str, limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many items there are, the end of a connection has pmpp look at few of them."""
+    asked: list[int] = []
+    acquire = Limiter.acquire
+
+    def counted(limiter: Limiter, item: int) -> Bound | None:
+        asked.append(item)
+        return acquire(limiter, item)
+
+    monkeypatch.setattr(Limiter, "acquire", counted)
+    items = [{"connection": here, "queries": ["select 1"], "num_workers": 1}] * 60
+    run = engine(*items, settings=SETTINGS._replace(max_workers=5), limits=limits)
+    assert len(rows(run.run())) == len(items)
+    assert len(asked) <= 4 * len(items)

@@ -14,6 +14,12 @@ from .manifest import item_name
 from .target import Target, normalized
 
 EVERYWHERE = "*"
+
+# A limit, by the names of what has it: a server or host, the call as a whole, or the process.
+Bound = tuple[str, ...]
+CALL: Bound = ()
+PROCESS: Bound = ("process",)
+
 MORE_FILES = "Raise max_files_per_process, and the limit of open files (ulimit -n) of the server."
 
 
@@ -75,8 +81,8 @@ class Limiter:
         self._open_files = open_files
         self.count = 0
         self.lacks_files = False
-        self._free: dict[tuple[str, ...], int] = {}
-        self._bounds: dict[int, list[tuple[str, ...]]] = {}
+        self._free: dict[Bound, int] = {}
+        self._bounds: dict[int, list[Bound]] = {}
         bounds_of = _Bounds(limits)
         for number, target in interrupts.over(targets.items()):
             bounds = bounds_of(target)
@@ -88,22 +94,26 @@ class Limiter:
                     "and hostaddr of a connection string must be allowed.",
                 )
             if total is not None:
-                bounds[()] = total
+                bounds[CALL] = total
             self._free.update(bounds)
             self._bounds[number] = list(bounds)
 
-    def acquire(self, item: int) -> bool:
-        """Count a connection of an item, by its number; return False if it may not be opened now.
+    def acquire(self, item: int) -> Bound | None:
+        """Count a connection of an item, by its number.
+
+        Returns:
+            None if it may be opened, else the limit that is reached.
 
         Raises:
             PmppError: if other calls of the process leave this one no connection at all.
         """
-        if any(self._free[bound] <= 0 for bound in self._bounds[item]):
-            return False
+        for bound in self._bounds[item]:
+            if self._free[bound] <= 0:
+                return bound
         if not self._open_files.acquire():
             if self.count:
                 self.lacks_files = True
-                return False
+                return PROCESS
             raise PmppError(
                 "this session has too many connections open",
                 sqlstate=errors.TOO_MANY_CONNECTIONS,
@@ -112,12 +122,13 @@ class Limiter:
                 f"postgres_fdw. {MORE_FILES}",
             )
         self._add(item, 1)
-        return True
+        return None
 
-    def release(self, item: int) -> None:
-        """Stop counting a connection of an item, which is closed."""
+    def release(self, item: int) -> list[Bound]:
+        """Stop counting a connection of an item, which is closed; return the limits that it had."""
         self._open_files.release()
         self._add(item, -1)
+        return [*self._bounds[item], PROCESS]
 
     def close(self) -> None:
         """Stop counting all connections, which are closed."""
@@ -142,11 +153,11 @@ class _Bounds:
             if name != EVERYWHERE:
                 self._names[self._normalized(name)].append(name)
 
-    def __call__(self, target: Target) -> dict[tuple[str, ...], int]:
+    def __call__(self, target: Target) -> dict[Bound, int]:
         """Return the limits, each under the name of those that share it."""
         most, servers = self._limits
         server = target.server
-        bounds: dict[tuple[str, ...], int] = {}
+        bounds: dict[Bound, int] = {}
         if server is not None and server in most:
             bounds[(server,)] = most[server]
         is_listed_server = server in most and server in servers

@@ -8,7 +8,7 @@ fails, everything is cancelled, or the call continues, as the settings say.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from psycopg.pq import ExecStatus
 
 from .. import errors
 from ..core.interrupts import Interrupts
-from ..core.limits import MORE_FILES, UNCOUNTED, Limiter, Limits, OpenFiles
+from ..core.limits import MORE_FILES, UNCOUNTED, Bound, Limiter, Limits, OpenFiles
 from ..core.manifest import Item
 from ..core.notices import Notice, Progress, warning
 from ..core.queue import Task, WorkQueue
@@ -117,7 +117,9 @@ class Engine:
         self._settings = settings
         self._continues = settings.on_error == "continue"
         self._limiter = Limiter(limits, settings.max_workers, by_item, interrupts, open_files)
-        self._states = [_ItemState(i, by_item[i.number]) for i in interrupts.over(items)]
+        # Items that want connections: those to look at next, and those that wait for a limit.
+        self._wanting = deque(_ItemState(i, by_item[i.number]) for i in interrupts.over(items))
+        self._blocked: defaultdict[Bound, deque[_ItemState]] = defaultdict(deque)
         self._check_interrupts = check_interrupts
         self._on_notice = on_notice
         self._check = check
@@ -223,9 +225,8 @@ class Engine:
 
     def _open_wanted(self) -> None:
         """Start all connections that are wanted and permitted, one of each item in turn."""
-        candidates = [state for state in self._states if state.wanted]
-        while candidates:
-            candidates = [state for state in candidates if self._open(state) and state.wanted]
+        while self._wanting:
+            self._open(self._wanting.popleft())
         if self._limiter.lacks_files and not self._lacked_files:
             self._lacked_files = True
             message = f"the call goes on with {self._limiter.count} connections"
@@ -233,10 +234,31 @@ class Engine:
             hint = f"Set num_workers. {MORE_FILES}"
             self._notices.append(Notice("WARNING", message, detail, hint))
 
-    def _open(self, state: _ItemState) -> bool:
-        """Start a connection of an item; return False if it has no use for one or may not."""
-        if not (self.queue.has_waiting(state.item) and self._limiter.acquire(state.item.number)):
-            return False
+    def _want(self, state: _ItemState, count: int) -> None:
+        """Have more connections of an item opened when the limits permit."""
+        if count and not state.wanted:
+            self._wanting.append(state)
+        state.wanted += count
+
+    def _open_after(self, state: _ItemState) -> None:
+        """Start the connections that the end of a connection of an item permits.
+
+        Each item waits for one limit that is reached, so that pmpp need not look at all of them.
+        """
+        for bound in self._limiter.release(state.item.number):
+            blocked = self._blocked[bound]
+            while blocked and self._open(blocked.popleft()) != bound:
+                pass
+        self._open_wanted()
+
+    def _open(self, state: _ItemState) -> Bound | None:
+        """Start a connection of an item, or return the limit that does not permit it."""
+        if not self.queue.has_waiting(state.item):
+            return None
+        reached = self._limiter.acquire(state.item.number)
+        if reached is not None:
+            self._blocked[reached].append(state)
+            return reached
         state.wanted -= 1
         state.connecting += 1
         connection = Connection(
@@ -244,7 +266,9 @@ class Engine:
         )
         self._debug("%s: connecting to %s", state.item.name, connection.display_name)
         self._loop.start(connection, self._drive(state, connection))
-        return True
+        if state.wanted:
+            self._wanting.append(state)
+        return None
 
     def _drive(self, state: _ItemState, connection: Connection) -> Steps[None]:
         """Use a connection until no query is left for it, then let another one be opened."""
@@ -255,8 +279,7 @@ class Engine:
         if connection.pgconn is not None:
             self._debug("%s: closing the connection of process %s", state.item.name, connection.pid)
         connection.close()
-        self._limiter.release(state.item.number)
-        self._open_wanted()
+        self._open_after(state)
 
     def _connect_and_run(self, state: _ItemState, connection: Connection) -> Steps[None]:
         """Connect, and run queries until the item has none left or the connection is unusable."""
@@ -284,13 +307,13 @@ class Engine:
             if not (yield from self._run(task, connection)):
                 state.connected -= 1
                 # Another one takes its place.
-                state.wanted += 1
+                self._want(state, 1)
                 return
 
     def _set_up(self, state: _ItemState, connection: Connection) -> Steps[None]:
         if state.item.asks_cpus and not state.has_asked:
             state.has_asked = True
-            state.wanted += state.item.worker_count((yield from ask_cpus(connection))) - 1
+            self._want(state, state.item.worker_count((yield from ask_cpus(connection))) - 1)
             self._open_wanted()
         for number, command in enumerate(state.item.setup_commands, 1):
             yield from connection.setup(number, command)
