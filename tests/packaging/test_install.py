@@ -39,10 +39,9 @@ def test_destdir(installation: Installation, tree: Callable[..., Path], tmp_path
         if path.suffix == ".py":
             (compiled,) = path.parent.glob(f"__pycache__/{path.stem}.*.pyc")
             assert int.from_bytes(compiled.read_bytes()[4:8], "little") == UNCHECKED_HASH
-    code = marshal.loads(
-        next(p for p in files if p.match("pmpp/__pycache__/engine.*")).read_bytes()[16:]
-    )
-    assert Path(code.co_filename).parents[2] == installation.pkglibdir / "pmpp"
+    (compiled,) = (path for path in files if path.match("scheduler/__pycache__/engine.*"))
+    code = marshal.loads(compiled.read_bytes()[16:])
+    assert Path(code.co_filename).parents[3] == installation.pkglibdir / "pmpp"
 
     installation.make("uninstall", f"DESTDIR={destdir}", tree=source)
     assert [path for path in destdir.rglob("*") if path.is_file()] == []
