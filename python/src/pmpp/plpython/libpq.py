@@ -23,6 +23,8 @@ OLDEST = 170000
 # back to the kernel.
 _PROBE = 33 << 20
 
+_MISSING = "psycopg or its compiled part is missing"
+
 # Where this package and psycopg are installed.
 _DIRECTORY = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -42,10 +44,13 @@ def load() -> None:
         sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
     try:
         from psycopg import pq
+    except AttributeError:
+        # Without its compiled part, the module psycopg_c.pq is a directory of sources.
+        raise ImportError(_MISSING) from None
     finally:
         sys.setdlopenflags(flags)
     if pq.__impl__ == "python" or not (pq.__file__ or "").startswith(_DIRECTORY):
-        raise ImportError("psycopg or its compiled part is missing")
+        raise ImportError(_MISSING)
     if pq.version() < OLDEST:
         raise PmppError(
             f"libpq {pq.version_pretty(pq.version())} is too old",
