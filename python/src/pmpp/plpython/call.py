@@ -109,7 +109,7 @@ class Call:
         if isinstance(ex, plpy.Error):
             # It has been here before.
             return ex.with_traceback(None)  # type: ignore[no-any-return]
-        self.error = _fitted(plpy, ex)
+        self.error = fitted(plpy, ex)
         return as_plpy_error(plpy, self.error)
 
     def error_behind(self, caught: Mapping[str, str]) -> PmppError:
@@ -236,7 +236,7 @@ def fields(error: PmppError) -> Fields:
     }
 
 
-def _fitted(plpy: Any, ex: Exception) -> PmppError:
+def fitted(plpy: Any, ex: Exception) -> PmppError:
     """Return an exception as an error whose texts the encoding of the database can have."""
     if isinstance(ex, PmppError):
         error = ex

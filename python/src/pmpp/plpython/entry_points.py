@@ -16,7 +16,6 @@ from .. import errors
 from ..core.interrupts import Interrupts
 from ..core.literals import Batch
 from ..core.queue import WorkQueue
-from ..errors import PmppError
 from . import foreign_servers
 from . import last_run as last_runs
 from .call import (
@@ -27,6 +26,7 @@ from .call import (
     as_plpy_error,
     caught_error,
     fields,
+    fitted,
     read_as_written,
     run_ahead,
     show_detail,
@@ -205,5 +205,5 @@ def read_user_mapping(plpy: Any) -> None:
     """
     try:
         foreign_servers.read_requested_mapping(LocalBackend(plpy))
-    except PmppError as ex:
-        raise as_plpy_error(plpy, ex) from None
+    except Exception as ex:
+        raise as_plpy_error(plpy, fitted(plpy, ex)) from None
